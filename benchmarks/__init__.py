@@ -1,0 +1,1 @@
+"""Each speed we claim, beside its baseline and its limit."""

@@ -1,0 +1,1 @@
+"""Running things with Prefect: order, retries, parallel runs."""

@@ -1,0 +1,1 @@
+"""Is z used? KL split, active units, prior variance ratio."""

@@ -1,0 +1,1 @@
+"""Decoding and control: responses, conversations from z_conv, interpolation."""

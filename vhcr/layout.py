@@ -1,0 +1,74 @@
+"""Where each stage writes. dvc.yaml says the same; a test holds the two together."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from vhcr.errors import DataError
+
+DATA = Path("data")
+WORK = Path(".work")  # in progress, never an output: DVC deletes a stage's outputs before it runs
+
+
+def raw(corpus: str) -> Path:
+    """The unpacked raw corpus."""
+    return DATA / "raw" / corpus
+
+
+def tokenised(corpus: str) -> Path:
+    """Parquet: conversations, utterances, labels, vocabulary, token_ids/<split>."""
+    return DATA / "tokenised" / corpus
+
+
+def validated(corpus: str) -> Path:
+    """validation.json."""
+    return DATA / "validated" / corpus
+
+
+def embeddings(corpus: str) -> Path:
+    """vectors.bin in word2vec binary form, metrics.json with the coverage."""
+    return DATA / "embeddings" / corpus
+
+
+def trained(corpus: str, system: str, seed: int) -> Path:
+    """A trained run: parameters, vocabulary, run.json, curves.csv, metrics.json."""
+    return DATA / "trained" / corpus / system / str(seed)
+
+
+def evaluated(corpus: str, system: str, seed: int) -> Path:
+    """metrics.json, conversations.parquet, responses.parquet, provenance.json."""
+    return DATA / "evaluated" / corpus / system / str(seed)
+
+
+def report(corpus: str) -> Path:
+    """The page, its plots, table.json."""
+    return Path("reports") / corpus
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; raises DataError naming it when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON under a temporary name, then rename, so that no reader sees half of it."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text under a temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

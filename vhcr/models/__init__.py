@@ -1,0 +1,1 @@
+"""Section 3 of the paper: HRED, VHRED and VHCR over shared pieces."""

@@ -1,0 +1,359 @@
+"""params.yaml as one frozen schema, and its only reader.
+
+The file has four parts. ``active`` lists what runs. ``defaults`` holds every dial once. ``corpora``
+and ``systems`` hold, per name, only what differs from the defaults. What a stage sees is the merge of
+the two, checked after merging: an unknown, missing or ill-typed key stops the run by its full name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from vhcr.errors import ParameterError
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """One section: frozen, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ToyParams(Section):
+    """The embedded corpus."""
+
+    num_conversations: Positive = Field(description="How many conversations to generate.")
+    seed: NonNegative = Field(description="Seed of the generator.")
+
+
+class TableColumns(Section):
+    """Which columns of a CSV or Parquet table hold what; speaker, split and group may be absent."""
+
+    conversation: str
+    turn: str
+    text: str
+    speaker: str | None
+    split: str | None
+    group: str | None
+
+
+class SourceParams(Section):
+    """Where a raw corpus comes from, and how it is read."""
+
+    reader: Literal["toy", "cornell", "ubuntu", "jsonl", "table", "convokit"] = Field(
+        description="Format of the raw corpus."
+    )
+    path: str | None = Field(description="A local file, folder or archive to use instead of downloading.")
+    urls: tuple[str, ...] = Field(description="Addresses of the archive, tried in this order.")
+    sha256: str | None = Field(description="Digest of the archive; recorded rather than checked when null.")
+    extra_urls: tuple[str, ...] = Field(
+        description="Further files fetched beside it (Ubuntu: published lists)."
+    )
+    columns: TableColumns
+    toy: ToyParams
+
+
+class TokenisationParams(Section):
+    """Raw conversations -> token ids."""
+
+    max_words: Annotated[int, Field(ge=2)] = Field(description="Longest utterance in words, EOS included.")
+    max_turns: Positive = Field(description="Longest conversation in turns; later turns are cut.")
+    min_turns: Positive = Field(description="Shorter conversations are left out (counted after merging).")
+    vocabulary_size: Annotated[int, Field(ge=5)] = Field(description="Words kept, the 4 specials included.")
+    min_count: Positive = Field(description="Rarer words of the training split become UNK.")
+    merge_speaker_turns: bool = Field(description="Join consecutive lines of one speaker into one utterance.")
+    split_by: Literal["conversation", "group", "published"] = Field(
+        description="Draw the split by conversation, by group (movie), or take the corpus's own."
+    )
+    validation_fraction: Probability
+    test_fraction: Probability
+    split_seed: NonNegative
+
+
+class ValidationParams(Section):
+    """What must hold of tokenised data before anything is trained on it."""
+
+    max_unknown_fraction: Probability = Field(description="Largest share of UNK among the words of a split.")
+    max_skipped_fraction: Probability = Field(
+        description="Largest share of raw records skipped as malformed."
+    )
+    min_conversations: Positive = Field(description="Fewest conversations in any split.")
+    num_lines: Positive | None = Field(description="Published number of raw lines, if known.")
+    num_conversations: Positive | None = Field(description="Published number of raw conversations, if known.")
+    num_groups: Positive | None = Field(description="Published number of groups (movies), if known.")
+
+
+class EmbeddingParams(Section):
+    """Word vectors for the embedding metrics (not for the models)."""
+
+    source: Literal["corpus", "file"] = Field(
+        description="Train word2vec on the training split, or read a file."
+    )
+    path: str | None = Field(description="word2vec binary file (.bin or .bin.gz) for source: file.")
+    vector_size: Positive
+    window: Positive
+    min_count: Positive
+    epochs: Positive
+    seed: NonNegative
+
+
+class ModelParams(Section):
+    """Sizes of the networks; units are dimensions and layers."""
+
+    embedding_size: Positive
+    encoder_size: Positive = Field(description="f_enc, per direction.")
+    context_size: Positive = Field(description="f_cxt.")
+    decoder_size: Positive = Field(description="f_dec.")
+    conversation_encoder_size: Positive = Field(description="f_conv, per direction.")
+    z_utt_size: Positive
+    z_conv_size: Positive
+    encoder_layers: Positive
+    context_layers: Positive
+    decoder_layers: Positive
+    conversation_encoder_layers: Positive
+
+
+class SystemParams(Section):
+    """What tells the systems of the paper apart."""
+
+    architecture: Literal["hred", "vhred", "vhcr"]
+    reading: Literal["paper", "release"] = Field(description="The paper's text, or the authors' program.")
+    word_drop: Probability = Field(description="Decoder input words replaced by UNK (section 3.3).")
+    utterance_drop: Probability = Field(description="Utterance vectors replaced by h_unk (section 3.5).")
+    bag_of_words_weight: Annotated[float, Field(ge=0.0)]
+    decoder_sees_context: bool = Field(description="False: the decoder sees latents alone (Eq. 13).")
+
+
+class TrainingParams(Section):
+    """Optimisation and its schedule."""
+
+    num_epochs: Positive
+    max_steps: Positive | None = Field(description="Stop after this many steps, whatever the epoch.")
+    batch_conversations: Positive
+    learning_rate: Annotated[float, Field(gt=0.0)]
+    gradient_clip_norm: Annotated[float, Field(gt=0.0)]
+    kl_annealing_steps: NonNegative = Field(description="Linear steps of the KL weight from 0 to 1 (Eq. 12).")
+    precision: Literal["float32", "bfloat16"]
+    device: Literal["auto", "cpu", "cuda"]
+    num_threads: NonNegative = Field(description="CPU threads; 0 takes all cores.")
+    checkpoint_seconds: Annotated[float, Field(gt=0.0)] = Field(
+        description="Longest time between checkpoints."
+    )
+    validate_every_steps: Positive | None = Field(description="Validate within epochs too, this often.")
+    patience_epochs: Positive | None = Field(description="Stop after so many epochs without a better bound.")
+
+
+class EvaluationParams(Section):
+    """Section 4: bounds and embedding metrics."""
+
+    batch_conversations: Positive
+    seed: NonNegative
+    importance_samples: Positive = Field(description="Draws K of the importance-weighted bound.")
+    importance_conversations: Positive = Field(description="Test conversations that bound is computed on.")
+    context_turns: Positive = Field(description="Turns given before the model responds.")
+    response_turns: tuple[Positive, ...] = Field(
+        description="Lengths of generated continuations (Table 3: 1, 3)."
+    )
+    bootstrap_samples: Positive = Field(description="Resamples behind each confidence interval.")
+    num_samples_shown: Positive = Field(description="Conversations kept as examples for the report.")
+
+
+class GenerationParams(Section):
+    """How responses are decoded."""
+
+    strategy: Literal["greedy", "sample", "beam"]
+    max_words: Annotated[int, Field(ge=2)] = Field(description="Longest generated utterance, EOS included.")
+    beam_size: Positive
+    length_penalty: Annotated[float, Field(ge=0.0)] = Field(description="Score = log p / words ** penalty.")
+    temperature: Annotated[float, Field(gt=0.0)]
+    top_k: NonNegative = Field(description="Sample among the k likeliest words; 0 means all.")
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="Nucleus sampling mass.")
+    z_conv_from: Literal["posterior", "prior"] = Field(description="q(z_conv | context), or N(0, I).")
+
+
+class CorpusParams(Section):
+    """All that one corpus needs, merged over the defaults."""
+
+    source: SourceParams
+    tokenisation: TokenisationParams
+    validation: ValidationParams
+    embeddings: EmbeddingParams
+    model: ModelParams
+    training: TrainingParams
+    evaluation: EvaluationParams
+    generation: GenerationParams
+
+
+class ActiveParams(Section):
+    """What `dvc repro` runs: every combination of the three lists."""
+
+    corpora: Annotated[tuple[Name, ...], Field(min_length=1)]
+    systems: Annotated[tuple[Name, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[NonNegative, ...], Field(min_length=1)]
+
+
+CORPUS_SECTIONS = tuple(CorpusParams.model_fields)
+TOP_LEVEL = ("active", "defaults", "corpora", "systems")
+
+
+def _merge(base: Any, override: Any) -> Any:
+    """``override`` laid over ``base``: mappings merge key by key, all else is replaced."""
+    if isinstance(base, Mapping) and isinstance(override, Mapping):
+        return {**base, **{key: _merge(base[key], v) if key in base else v for key, v in override.items()}}
+    return override
+
+
+def _explain(
+    error: pydantic.ValidationError, schema: type[BaseModel], where: str, origin: str
+) -> ParameterError:
+    """Each pydantic complaint as one line that names file, full key and value."""
+    lines = []
+    for item in error.errors():
+        path = (
+            ".".join((where, *(str(part) for part in item["loc"])))
+            if where
+            else ".".join(map(str, item["loc"]))
+        )
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(item["loc"][-1]), _keys_at(schema, item["loc"][:-1]), n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            lines.append(f"{origin}: {path}: unknown key{hint}")
+        elif item["type"] == "missing":
+            lines.append(f"{origin}: {path}: missing key")
+        else:
+            lines.append(f"{origin}: {path} = {item['input']!r}: {item['msg']}")
+    return ParameterError("\n".join(lines))
+
+
+def _keys_at(schema: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    for part in path:
+        annotation = schema.model_fields[str(part)].annotation if str(part) in schema.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        schema = annotation
+    return list(schema.model_fields)
+
+
+def parse(schema: type[T], values: Any, *, where: str = "", origin: str = "params.yaml") -> T:
+    """``values`` as ``schema``; raises ParameterError naming ``origin`` and every key at fault."""
+    try:
+        return schema.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise _explain(error, schema, where, origin) from None
+
+
+class Params:
+    """The whole file. Corpora and systems are merged and checked when first asked for.
+
+    Raises:
+        ParameterError: a key is unknown, missing, or its value does not fit; an active corpus or system
+            is not defined.
+    """
+
+    def __init__(self, values: Mapping[str, Any], origin: str = "params.yaml") -> None:
+        self.origin = origin
+        unknown = [key for key in values if key not in TOP_LEVEL]
+        missing = [key for key in TOP_LEVEL if not isinstance(values.get(key), Mapping)]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], TOP_LEVEL, n=1)
+            raise ParameterError(
+                f"{origin}: {unknown[0]}: unknown key" + (f" (did you mean {near[0]}?)" if near else "")
+            )
+        if missing:
+            raise ParameterError(f"{origin}: {missing[0]}: missing section")
+        self._values = values
+        self.active = parse(ActiveParams, values["active"], where="active", origin=origin)
+        for name in self.corpora:
+            self.corpus(name)
+        for name in self.systems:
+            self.system(name)
+        for name in self.active.corpora:
+            self._defined("corpora", name)
+        for name in self.active.systems:
+            self._defined("systems", name)
+
+    @classmethod
+    def load(cls, path: Path | str = "params.yaml") -> Params:
+        """Read and check a params file."""
+        import yaml
+
+        path = Path(path)
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ParameterError(f"{path}: cannot be read: {error.strerror}") from None
+        except yaml.YAMLError as error:
+            raise ParameterError(f"{path}: not valid YAML: {error}") from None
+        if not isinstance(values, Mapping):
+            raise ParameterError(f"{path}: expected a mapping at the top level")
+        return cls(values, origin=str(path))
+
+    @cached_property
+    def corpora(self) -> tuple[str, ...]:
+        """Names of all defined corpora."""
+        return tuple(self._values["corpora"])
+
+    @cached_property
+    def systems(self) -> tuple[str, ...]:
+        """Names of all defined systems."""
+        return tuple(self._values["systems"])
+
+    def corpus(self, name: str) -> CorpusParams:
+        """The defaults with the overrides of corpus ``name`` laid over them."""
+        own = self._defined("corpora", name) or {}
+        if not isinstance(own, Mapping):
+            raise ParameterError(f"{self.origin}: corpora.{name}: expected a mapping")
+        for section in CORPUS_SECTIONS:
+            if section not in own:
+                raise ParameterError(
+                    f"{self.origin}: corpora.{name}.{section}: missing key (write {{}} for defaults)"
+                )
+        base = {key: value for key, value in self._values["defaults"].items() if key != "system"}
+        return parse(CorpusParams, _merge(base, own), where=f"corpora.{name}", origin=self.origin)
+
+    def system(self, name: str) -> SystemParams:
+        """The default system with the overrides of ``name`` laid over it."""
+        base = self._values["defaults"].get("system", {})
+        own = self._defined("systems", name)
+        return parse(SystemParams, _merge(base, own), where=f"systems.{name}", origin=self.origin)
+
+    def _defined(self, part: str, name: str) -> Any:
+        known = self._values[part]
+        if name not in known:
+            near = difflib.get_close_matches(name, list(known), n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ParameterError(
+                f"{self.origin}: {part}: {name!r} is not defined{hint}; known: {', '.join(known)}"
+            )
+        return known[name]
+
+
+def fingerprint(*sections: BaseModel | str | int) -> str:
+    """A short, stable digest of parameter sections and plain values: equal exactly when they are."""
+    parts = [s.model_dump(mode="json") if isinstance(s, BaseModel) else s for s in sections]
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flat(section: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """``{"training.learning_rate": 1e-4, ...}``: the flat names under which MLflow keeps parameters."""
+    result: dict[str, Any] = {}
+    for key, value in section:
+        name = f"{prefix}{key}"
+        result.update(flat(value, f"{name}.") if isinstance(value, BaseModel) else {name: value})
+    return result

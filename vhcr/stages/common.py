@@ -1,0 +1,37 @@
+"""What every stage's command shares: arguments, parameters, logging, and errors as one plain line."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from vhcr.errors import VhcrError
+from vhcr.params import Params
+
+
+def stage_main(run: Callable[..., None], argv: list[str] | None = None) -> None:
+    """Call ``run(params, corpus=..., [system=...,] [seed=...])`` with what the command line says.
+
+    The options offered are those that ``run`` takes. A VhcrError ends the process with status 2 and its
+    message alone; anything else is a defect of ours and keeps its traceback.
+    """
+    parser = argparse.ArgumentParser(description=(inspect.getdoc(run) or "").split("\n")[0])
+    parser.add_argument("--params", default="params.yaml", help="parameter file (default: params.yaml)")
+    wanted = inspect.signature(run).parameters
+    parser.add_argument("--corpus", required=True, help="a name under `corpora` in the parameter file")
+    if "system" in wanted:
+        parser.add_argument("--system", required=True, help="a name under `systems` in the parameter file")
+    if "seed" in wanted:
+        parser.add_argument("--seed", required=True, type=int, help="seed of this run")
+    arguments: dict[str, Any] = vars(parser.parse_args(argv))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        params = Params.load(arguments.pop("params"))
+        run(params, **arguments)
+    except VhcrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

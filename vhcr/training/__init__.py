@@ -1,0 +1,1 @@
+"""The loop (one step, one fit) and the state that a resume needs."""
