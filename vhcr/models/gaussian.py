@@ -1,0 +1,98 @@
+"""A diagonal Gaussian: sample, log_prob, kl. Its second parameter is a variance, as in N(mu, sigma I)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# A variance of exactly zero has no log density; softplus underflows to zero in float32 near -104.
+MIN_VARIANCE = 1e-8
+
+
+class DiagonalGaussian(NamedTuple):
+    """N(mu, diag(var)), both [..., latent]."""
+
+    mu: Tensor
+    var: Tensor
+
+    def sample(self, eps: Tensor) -> Tensor:
+        """mu + sqrt(var) eps for standard normal ``eps`` of the same shape (the reparameterisation trick)."""
+        return self.mu + self.var.sqrt() * eps
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log N(value; mu, var) per dimension, in nats; the caller sums."""
+        return -0.5 * (math.log(2.0 * math.pi) + self.var.log() + (value - self.mu) ** 2 / self.var)
+
+    def kl(self, other: DiagonalGaussian) -> Tensor:
+        """KL(self || other) per dimension, in nats (the KL of Eq. 2); the caller sums.
+
+        Raises:
+            ValueError: the latent sizes differ.
+        """
+        if self.mu.shape[-1] != other.mu.shape[-1]:
+            raise ValueError(f"latent sizes differ: {self.mu.shape[-1]} and {other.mu.shape[-1]}")
+        ratio = self.var / other.var
+        return 0.5 * (ratio - 1.0 - ratio.log() + (self.mu - other.mu) ** 2 / other.var)
+
+    @classmethod
+    def standard(cls, like: Tensor) -> DiagonalGaussian:
+        """N(0, I) with the shape of ``like`` (Eq. 16)."""
+        return cls(torch.zeros_like(like), torch.ones_like(like))
+
+
+class GaussianMLP(nn.Module):
+    """mu = MLP(x), var = Softplus(MLP(x)) (Eq. 6-7, 10-11, 18-19, 22-23, 25).
+
+    Tanh after every hidden layer, then one linear head each for mu and var.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, latent_size: int, num_layers: int) -> None:
+        super().__init__()
+        sizes = [input_size] + [hidden_size] * num_layers
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.mu = nn.Linear(hidden_size, latent_size)
+        self.var = nn.Linear(hidden_size, latent_size)
+
+    def forward(self, *inputs: Tensor) -> DiagonalGaussian:
+        """The distribution given the concatenation of ``inputs``, each [..., size]."""
+        hidden = torch.cat(inputs, dim=-1)
+        for layer in self.layers:
+            hidden = torch.tanh(layer(hidden))
+        return DiagonalGaussian(self.mu(hidden), functional.softplus(self.var(hidden)) + MIN_VARIANCE)
+
+
+# How a latent variable is drawn when a conversation is scored: (posterior, prior, eps) -> z.
+Draw = Callable[[DiagonalGaussian, DiagonalGaussian, Tensor], Tensor]
+# What it costs: (posterior, prior, z) -> nats per dimension.
+Divergence = Callable[[DiagonalGaussian, DiagonalGaussian, Tensor], Tensor]
+
+
+def draw_posterior(posterior: DiagonalGaussian, prior: DiagonalGaussian, eps: Tensor) -> Tensor:  # noqa: ARG001
+    """z ~ q: how the bound is defined."""
+    return posterior.sample(eps)
+
+
+def draw_posterior_mean(posterior: DiagonalGaussian, prior: DiagonalGaussian, eps: Tensor) -> Tensor:  # noqa: ARG001
+    """The mean of q: deterministic, no bound."""
+    return posterior.mu
+
+
+def draw_prior(posterior: DiagonalGaussian, prior: DiagonalGaussian, eps: Tensor) -> Tensor:  # noqa: ARG001
+    """z ~ p: what the decoder can do without having seen the target."""
+    return prior.sample(eps)
+
+
+def analytic_kl(posterior: DiagonalGaussian, prior: DiagonalGaussian, z: Tensor) -> Tensor:  # noqa: ARG001
+    """KL(q || p): the bound of Eq. 2."""
+    return posterior.kl(prior)
+
+
+def sampled_kl(posterior: DiagonalGaussian, prior: DiagonalGaussian, z: Tensor) -> Tensor:
+    """log q(z) - log p(z): its one-sample estimate, and the log weight of importance sampling."""
+    return posterior.log_prob(z) - prior.log_prob(z)

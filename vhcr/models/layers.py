@@ -1,0 +1,161 @@
+"""The pieces all three models share: f_enc, f_cxt, f_conv, f_dec, word drop and utterance drop."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vhcr.batch import UNK, Batch
+from vhcr.models.noise import Noise
+from vhcr.models.projection import OutputLayer
+from vhcr.models.recurrent import GRU, BidirectionalGRU
+
+
+class UtteranceEncoder(nn.Module):
+    """h_enc_t = f_enc(x_t) (Eq. 3, 15): a bidirectional GRU; both final states, concatenated."""
+
+    def __init__(self, embedding: nn.Embedding, hidden_size: int, num_layers: int) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.rnn = BidirectionalGRU(embedding.embedding_dim, hidden_size, num_layers)
+        self.output_size = 2 * hidden_size
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Every utterance of the batch, EOS included: [rows, output]."""
+        embedded = functional.embedding(batch.token_ids, self.embedding.weight)
+        by_length = self.rnn(embedded, batch.step_sizes, batch.reversed_word, batch.last_word)
+        return by_length[batch.row_rank]
+
+
+class ContextRNN(nn.Module):
+    """h_cxt_t = f_cxt(h_cxt_{t-1}, h_enc_{t-1} [, z_conv]) (Eq. 4, and the h_cxt line under Eq. 15).
+
+    A state is [sequences, layers, size]; the top layer is what the rest of the model sees.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int) -> None:
+        super().__init__()
+        self.rnn = GRU(input_size, hidden_size, num_layers)
+        self.output_size = hidden_size
+        self.state_shape = self.rnn.state_shape
+
+    def forward(self, inputs: Tensor, start: Tensor, batch: Batch) -> Tensor:
+        """h_cxt before each utterance, [rows, size].
+
+        ``inputs`` [rows, input] are the utterances' vectors (with z_conv beside them in VHCR), ``start``
+        [batch, layers, size] the state before the first turn.
+        """
+        first = start[:, -1]
+        if batch.max_turns == 1:
+            return first
+        later = self.rnn(inputs[batch.previous_row], start, batch.turn_sizes[1:])
+        return torch.cat([first, later[:, -1]])
+
+    def after(self, inputs: Tensor, start: Tensor, batch: Batch) -> Tensor:
+        """The state after each conversation's last turn, [batch, layers, size]: where generation goes on."""
+        return self.rnn(inputs, start, batch.turn_sizes)[batch.last_row]
+
+    def step(self, inputs: Tensor, state: Tensor) -> Tensor:
+        """The state after one more utterance: [batch, input] and its state -> [batch, layers, size]."""
+        return self.rnn.step(inputs, state)
+
+
+class ConversationEncoder(nn.Module):
+    """h_conv = f_conv(h_enc_1, ..., h_enc_n) (Eq. 21): a bidirectional GRU over utterance vectors."""
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int) -> None:
+        super().__init__()
+        self.rnn = BidirectionalGRU(input_size, hidden_size, num_layers)
+        self.output_size = 2 * hidden_size
+
+    def forward(self, h_enc: Tensor, batch: Batch) -> Tensor:
+        """[rows, input] -> [batch, output]."""
+        return self.rnn(h_enc, batch.turn_sizes, batch.reversed_row, batch.last_row)
+
+
+class Decoder(nn.Module):
+    """p(x_t | ...) = f_dec(x | h_cxt_t, z_utt_t, z_conv) (Eq. 8; Eq. 13 without h_cxt).
+
+    The sources reach the GRU through its initial state alone, tanh(W [sources]).
+    """
+
+    def __init__(
+        self,
+        embedding: nn.Embedding,
+        source_size: int,
+        hidden_size: int,
+        num_layers: int,
+        vocabulary_size: int,
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.rnn = GRU(embedding.embedding_dim, hidden_size, num_layers)
+        self.from_sources = nn.Linear(source_size, num_layers * hidden_size)
+        self.output = OutputLayer(hidden_size, vocabulary_size)
+
+    def start(self, *sources: Tensor) -> Tensor:
+        """The initial state [sequences, layers, hidden] given the sources, each [sequences, size]."""
+        state = torch.tanh(self.from_sources(torch.cat(sources, dim=-1)))
+        return state.unflatten(-1, self.rnn.state_shape)
+
+    def forward(self, start: Tensor, input_ids: Tensor, batch: Batch) -> Tensor:
+        """Hidden states [words, hidden] under teacher forcing; ``start`` is [rows, layers, hidden]."""
+        embedded = functional.embedding(input_ids, self.embedding.weight)
+        return self.rnn(embedded, start[batch.row_order], batch.step_sizes)[:, -1]
+
+    def step(self, word_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One word: ([sequences], state) -> (log p [sequences, vocab] of the next word, new state)."""
+        state = self.rnn.step(functional.embedding(word_ids, self.embedding.weight), state)
+        return self.output.log_probs(state[:, -1]), state
+
+
+class BagOfWords(nn.Module):
+    """The auxiliary loss of Zhao et al. (2017): predict an utterance's words, in no order, from latents.
+
+    -sum over words of log softmax(MLP(z))[word], in nats. EOS is left out: it stands in every utterance.
+    """
+
+    def __init__(self, latent_size: int, hidden_size: int, vocabulary_size: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(latent_size, hidden_size)
+        self.output = nn.Linear(hidden_size, vocabulary_size)
+
+    def forward(self, latent: Tensor, batch: Batch) -> Tensor:
+        """[rows, latent] -> [rows]."""
+        log_probs = functional.log_softmax(self.output(torch.tanh(self.hidden(latent))), dim=-1)
+        inner = torch.ones_like(batch.word_row, dtype=torch.bool)
+        inner[batch.last_word] = False
+        rows, words = batch.word_row[inner], batch.token_ids[inner]
+        return log_probs.new_zeros(batch.num_rows).index_add(0, rows, -log_probs[rows, words])
+
+
+def drop_words(batch: Batch, probability: float, noise: Noise, *, shared: bool) -> Tensor:
+    """The decoder's input ids with words replaced by UNK (section 3.3), [words].
+
+    SOS stays: the paper replaces conditioned-on word tokens. ``shared`` draws one coin per position for
+    the whole batch, as the authors' program did.
+    """
+    if probability == 0.0:
+        return batch.input_ids
+    row = batch.word_row
+    keys = [batch.index[batch.conversation[row]], batch.turn[row]]
+    if shared:
+        keys = [torch.zeros_like(row), torch.zeros_like(row)]
+    coin = noise.uniform("word drop", *keys, batch.word_step)
+    dropped = (coin < probability) & (batch.word_step > 0)
+    return torch.where(dropped, UNK, batch.input_ids)
+
+
+def drop_utterances(
+    h_enc: Tensor, h_unk: Tensor, batch: Batch, probability: float, noise: Noise, *, shared: bool
+) -> Tensor:
+    """Utterance vectors with some replaced by the learnt ``h_unk`` (section 3.5), [rows, size]; a new tensor.
+
+    ``shared`` draws one coin per turn for the whole batch, as the authors' program did.
+    """
+    if probability == 0.0:
+        return h_enc
+    key = torch.zeros_like(batch.turn) if shared else batch.index[batch.conversation]
+    coin = noise.uniform("utterance drop", key, batch.turn)
+    return torch.where((coin < probability).unsqueeze(-1), h_unk, h_enc)
