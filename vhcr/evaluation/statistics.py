@@ -1,0 +1,151 @@
+"""Uncertainty: paired bootstrap over test conversations, and mean and deviation over seeds.
+
+What is reported is a ratio of sums over conversations, such as nats per word = sum of nats / sum of words.
+The bootstrap (Efron, 1979) draws whole conversations with replacement, since words of one conversation
+are not independent, and draws the same ones for both systems of a difference, since hard conversations
+are hard for both. Where a system was trained with several seeds, its seeds are drawn too, so that the
+interval covers training as well as test data; with few seeds it is too narrow rather than too wide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """An estimate with its percentile bootstrap interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the whole interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+
+class MeanAndDeviation(NamedTuple):
+    """Mean and sample standard deviation over seeds; no deviation with one seed alone."""
+
+    mean: float
+    deviation: float | None
+    num_seeds: int
+
+
+def mean_and_deviation(values: Sequence[float]) -> MeanAndDeviation | None:
+    """Mean and sample standard deviation (n - 1). Null without a value."""
+    if not values:
+        return None
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return MeanAndDeviation(mean, None, 1)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return MeanAndDeviation(mean, math.sqrt(variance), len(values))
+
+
+def ratio_interval(
+    numerators: ArrayLike, denominators: ArrayLike, *, num_samples: int, seed: int, level: float = LEVEL
+) -> Interval:
+    """Sum of numerators / sum of denominators with its bootstrap interval.
+
+    Both are [conversations], or [seeds, conversations]; with seeds, the ratio of each is averaged.
+
+    Raises:
+        ValueError: shapes differ, there is no conversation, or the denominators sum to zero.
+    """
+    top, bottom = _rows(numerators, denominators)
+    estimate, draws = _ratios(top, bottom, num_samples, np.random.default_rng(seed), seed)
+    return _interval(estimate, draws, level)
+
+
+def paired_difference(
+    numerators_a: ArrayLike,
+    denominators_a: ArrayLike,
+    numerators_b: ArrayLike,
+    denominators_b: ArrayLike,
+    *,
+    num_samples: int,
+    seed: int,
+    level: float = LEVEL,
+) -> Interval:
+    """Ratio of a - ratio of b, both over the same conversations in the same order, drawn together.
+
+    Each is [conversations], or [seeds, conversations]; the numbers of seeds may differ.
+
+    Raises:
+        ValueError: the numbers of conversations differ, or as in ``ratio_interval``.
+    """
+    top_a, bottom_a = _rows(numerators_a, denominators_a)
+    top_b, bottom_b = _rows(numerators_b, denominators_b)
+    if top_a.shape[1] != top_b.shape[1]:
+        raise ValueError(f"paired systems have {top_a.shape[1]} and {top_b.shape[1]} conversations")
+    seeds_rng = np.random.default_rng([seed, 1])  # drawn apart for a and b; conversations are shared
+    a, draws_a = _ratios(top_a, bottom_a, num_samples, seeds_rng, seed)
+    b, draws_b = _ratios(top_b, bottom_b, num_samples, seeds_rng, seed)
+    return _interval(a - b, draws_a - draws_b, level)
+
+
+def _rows(numerators: ArrayLike, denominators: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    top = np.atleast_2d(np.asarray(numerators, dtype=np.float64))
+    bottom = np.atleast_2d(np.asarray(denominators, dtype=np.float64))
+    if top.shape != bottom.shape or top.ndim != 2:
+        raise ValueError(f"numerators of shape {top.shape}, but denominators of shape {bottom.shape}")
+    if top.shape[1] == 0:
+        raise ValueError("no conversation to resample")
+    if not (np.isfinite(top).all() and np.isfinite(bottom).all()):
+        raise ValueError("values to resample are not all finite")
+    if (bottom < 0).any() or (bottom.sum(axis=1) == 0).any():
+        raise ValueError("denominators must not be negative, nor all zero")
+    return top, bottom
+
+
+@lru_cache(maxsize=2)
+def _draws(num_conversations: int, num_samples: int, seed: int) -> NDArray[np.uint16]:
+    """How often each replicate draws each conversation, [num_samples, conversations].
+
+    A function of its arguments alone, so that both systems of a pair see the same draws; kept, since a
+    report asks for dozens of intervals over one test split.
+    """
+    rng = np.random.default_rng([seed, 0])
+    times = np.empty((num_samples, num_conversations), dtype=np.uint16)
+    for row in times:
+        drawn = rng.integers(num_conversations, size=num_conversations)
+        row[:] = np.bincount(drawn, minlength=num_conversations)
+    return times
+
+
+def _ratios(
+    top: NDArray[np.float64],
+    bottom: NDArray[np.float64],
+    num_samples: int,
+    seeds_rng: np.random.Generator,
+    seed: int,
+) -> tuple[float, NDArray[np.float64]]:
+    """The ratio (mean over seeds), and its [num_samples] bootstrap replicates."""
+    num_seeds, num_conversations = top.shape
+    replicates = np.empty((num_samples, num_seeds))
+    for start in range(0, num_samples, 100):
+        times = _draws(num_conversations, num_samples, seed)[start : start + 100].astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            replicates[start : start + 100] = (times @ top.T) / (times @ bottom.T)
+    chosen = seeds_rng.integers(num_seeds, size=(num_samples, num_seeds))
+    per_sample = np.take_along_axis(replicates, chosen, axis=1).mean(axis=1)
+    return float((top.sum(axis=1) / bottom.sum(axis=1)).mean()), per_sample
+
+
+def _interval(estimate: float, draws: NDArray[np.float64], level: float) -> Interval:
+    # A replicate without a single denominator (few conversations, mostly dropped pairs) says nothing.
+    usable = draws[np.isfinite(draws)]
+    if len(usable) == 0:
+        return Interval(estimate, -math.inf, math.inf)
+    low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high))
