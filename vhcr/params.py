@@ -154,6 +154,7 @@ class TrainingParams(Section):
     checkpoint_seconds: Annotated[float, Field(gt=0.0)] = Field(
         description="Longest time between checkpoints."
     )
+    record_every_steps: Positive = Field(description="Training curves have a point for every so many steps.")
     validate_every_steps: Positive | None = Field(description="Validate within epochs too, this often.")
     patience_epochs: Positive | None = Field(description="Stop after so many epochs without a better bound.")
 

@@ -1,0 +1,229 @@
+"""The loop: batch, forward, loss, backward, clip, step, record. One step, one fit."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from vhcr.batch import Batch, Conversations, epoch_order
+from vhcr.errors import TrainingError
+from vhcr.models import HRED, Noise
+from vhcr.models.objective import Totals, kl_weight, loss
+from vhcr.params import TrainingParams
+from vhcr.training.state import Row, TrainState, write_tensors
+
+log = logging.getLogger(__name__)
+
+VALIDATION_NOISE = -1  # the "step" of validation noise: every validation draws the same latents
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is; rates are of this process, so they are no part of what must be reproducible."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    loss: float
+    nll_per_word: float
+    kl_per_word: float
+    words_per_second: float
+    seconds_left: float
+
+
+class Observer(Protocol):
+    """Whoever wants to know how training goes: the progress bar, MLflow, a flow's artifact."""
+
+    def recorded(self, rows: Sequence[Row], words_per_second: float) -> None:
+        """New rows of the curves; after a resume, those since the checkpoint come again, identical."""
+
+    def progress(self, progress: Progress) -> None:
+        """Called after every step; must be cheap."""
+
+
+class Interrupted(Exception):  # noqa: N818
+    """Training was asked to stop, and has left a checkpoint."""
+
+
+def validate(model: HRED, data: Conversations, batch_conversations: int, seed: int) -> Totals:
+    """The bound on all of ``data``, without drops or gradients; one draw per latent."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    totals = Totals()
+    with torch.inference_mode():
+        for batch in data.batches(batch_conversations):
+            totals.add(Totals.of(model(batch.to(device), Noise(seed, VALIDATION_NOISE))))
+    model.train(was_training)
+    return totals
+
+
+def train_step(state: TrainState, batch: Batch, params: TrainingParams, seed: int) -> Totals:
+    """One update on one batch; returns what the batch cost before it.
+
+    Raises:
+        TrainingError: the loss or its gradient is not finite.
+    """
+    step, model = state.position.step, state.model
+    assert isinstance(model, HRED)
+    output = model(batch, Noise(seed, step))
+    value = loss(output, kl_weight(step, params.kl_annealing_steps), model.system.bag_of_words_weight)
+    state.optimiser.zero_grad(set_to_none=True)
+    value.backward()
+    norm = clip_grad_norm_(model.parameters(), params.gradient_clip_norm)
+    if not math.isfinite(float(norm)) or not math.isfinite(float(value.detach())):
+        raise TrainingError(
+            f"step {step}: loss {float(value.detach())}, gradient norm {float(norm)}; "
+            f"conversations {batch.index.tolist()}"
+        )
+    state.optimiser.step()
+    return Totals.of(output, value)
+
+
+def fit(
+    state: TrainState,
+    train: Conversations,
+    validation: Conversations,
+    params: TrainingParams,
+    *,
+    seed: int,
+    work: Path,
+    observers: Sequence[Observer] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train to the end of the schedule, from wherever ``state`` stands.
+
+    ``work`` receives ``state.safetensors`` (everything) and ``best.safetensors`` (parameters with the lowest
+    validation bound). The schedule ends after ``num_epochs``, ``max_steps``, or ``patience_epochs`` without
+    a lower bound.
+
+    Raises:
+        Interrupted: ``should_stop`` said so; a checkpoint has been left.
+        TrainingError: a loss was not finite.
+    """
+    model, position = state.model, state.position
+    assert isinstance(model, HRED)
+    device = next(model.parameters()).device
+    size = params.batch_conversations
+    steps_per_epoch = math.ceil(len(train) / size)
+    total_steps = min(params.num_epochs * steps_per_epoch, params.max_steps or math.inf)
+    meter = _Meter()
+    saved = time.monotonic()
+    model.train()
+
+    def record(split: str, totals: Totals) -> None:
+        weight = kl_weight(position.step, params.kl_annealing_steps)
+        mean_loss = totals.loss / max(totals.num_words, 1)
+        row: Row = {"step": position.step, "epoch": position.epoch, "split": split, "loss": mean_loss}
+        row |= totals.per_word()
+        row["kl_weight"] = weight
+        if split == "validation":
+            row["loss"] = row["nll_per_word"]
+        position.rows.append(row)
+        for observer in observers:
+            observer.recorded([row], meter.words_per_second)
+
+    def check() -> None:
+        """Validate; keep the parameters if the bound is the lowest so far."""
+        totals = validate(model, validation, size, seed)
+        record("validation", totals)
+        nll = totals.per_word()["nll_per_word"]
+        log.info("step %d: validation bound %.4f nats per word", position.step, nll)
+        if nll < position.best_nll_per_word:
+            position.best_nll_per_word, position.best_step = nll, position.step
+            write_tensors(work / "best.safetensors", model.state_dict(), {"step": position.step})
+        meter.restart()
+
+    def checkpoint() -> None:
+        nonlocal saved
+        position.seconds += meter.spent()
+        state.save(work / "state.safetensors")
+        saved = time.monotonic()
+
+    while not position.finished:
+        order = epoch_order(len(train), seed, position.epoch)
+        while position.batch_in_epoch < steps_per_epoch and position.step < total_steps:
+            first = position.batch_in_epoch * size
+            batch = train.batch(order[first : first + size]).to(device)
+            totals = train_step(state, batch, params, seed)
+            position.step += 1
+            position.batch_in_epoch += 1
+            position.window.add(totals)
+            meter.add(totals.num_words)
+            if position.step % params.record_every_steps == 0:
+                record("train", position.window)
+                position.window = Totals()
+            progress = meter.progress(position.step, int(total_steps), position.epoch, totals)
+            for observer in observers:
+                observer.progress(progress)
+            if params.validate_every_steps and position.step % params.validate_every_steps == 0:
+                check()
+            if should_stop():
+                checkpoint()
+                raise Interrupted(f"stopped at step {position.step}; run again to resume")
+            if time.monotonic() - saved > params.checkpoint_seconds:
+                checkpoint()
+        if position.window.num_words:
+            record("train", position.window)
+            position.window = Totals()
+        if not (position.rows and position.rows[-1]["split"] == "validation"):
+            check()
+        gained = position.best_step > position.epoch * steps_per_epoch
+        position.epochs_without_gain = 0 if gained else position.epochs_without_gain + 1
+        position.epoch += 1
+        position.batch_in_epoch = 0
+        patience = params.patience_epochs or math.inf
+        position.finished = (
+            position.epoch >= params.num_epochs
+            or position.step >= total_steps
+            or position.epochs_without_gain >= patience
+        )
+        checkpoint()
+
+
+class _Meter:
+    """Words per second and time left, validation not counted."""
+
+    def __init__(self) -> None:
+        self._words = self._steps = 0
+        self._seconds = self._unreported = 0.0
+        self._mark = time.monotonic()
+
+    def restart(self) -> None:
+        self._unreported += time.monotonic() - self._mark
+        self._mark = time.monotonic()
+
+    def add(self, words: int) -> None:
+        now = time.monotonic()
+        self._seconds += now - self._mark
+        self._unreported += now - self._mark
+        self._mark = now
+        self._words += words
+        self._steps += 1
+
+    def spent(self) -> float:
+        """Seconds since the last call."""
+        self.restart()
+        seconds, self._unreported = self._unreported, 0.0
+        return seconds
+
+    @property
+    def words_per_second(self) -> float:
+        return self._words / max(self._seconds, 1e-9)
+
+    def progress(self, step: int, total_steps: int, epoch: int, totals: Totals) -> Progress:
+        per_word = totals.per_word()
+        left = (total_steps - step) * self._seconds / max(self._steps, 1)
+        mean_loss = totals.loss / max(totals.num_words, 1)
+        rate = self.words_per_second
+        return Progress(
+            step, total_steps, epoch, mean_loss, per_word["nll_per_word"], per_word["kl_per_word"], rate, left
+        )

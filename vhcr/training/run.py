@@ -1,0 +1,118 @@
+"""A run: what makes it, the folder it leaves behind, and how to load that again.
+
+A folder holds ``best.safetensors`` (parameters), ``last.safetensors`` (the whole training state),
+``vocabulary.txt`` (line number = token id), ``run.json`` (what made it), ``curves.csv`` and ``metrics.json``.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vhcr.errors import CheckpointError, ParameterError
+from vhcr.layout import read_json
+from vhcr.models import HRED, build
+from vhcr.params import ModelParams, Section, SystemParams, TrainingParams, fingerprint, parse
+from vhcr.tokenisation.vocabulary import Vocabulary
+from vhcr.training.state import Row, load_parameters, read_tensors
+
+RUN_FORMAT = 1
+
+
+class RunParams(Section):
+    """The parameters a run was made with."""
+
+    model: ModelParams
+    system: SystemParams
+    training: TrainingParams
+
+
+@cache
+def code_digest() -> str:
+    """A digest of the source that decides what a training computes: models, batches, training."""
+    root = Path(__file__).resolve().parent.parent
+    files = [
+        root / "batch.py",
+        *sorted((root / "models").glob("*.py")),
+        *sorted((root / "training").glob("*.py")),
+    ]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def identity(params: RunParams, seed: int, data_hash: str) -> str:
+    """A digest that two runs share exactly when they must come out the same (on one machine)."""
+    return fingerprint(params, seed, data_hash, code_digest())
+
+
+def choose_device(wanted: str) -> torch.device:
+    """``auto`` takes a GPU where there is one.
+
+    Raises:
+        ParameterError: ``cuda`` is asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ParameterError("training.device = 'cuda': this machine has no usable GPU")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained system as it lies in its folder, ready to score and to speak."""
+
+    folder: Path
+    info: dict[str, Any]
+    params: RunParams
+    vocabulary: Vocabulary
+    model: HRED  # in evaluation mode
+
+    @classmethod
+    def load(cls, folder: Path | str, checkpoint: str = "best", device: str = "cpu") -> TrainedRun:
+        """Read a folder; ``checkpoint`` is ``best`` (lowest validation bound) or ``last``.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or parameters and vocabulary do not fit together.
+        """
+        folder = Path(folder)
+        if not (folder / "run.json").is_file():
+            raise CheckpointError(f"{folder}: no trained run here (run.json is missing)")
+        info = read_json(folder / "run.json")
+        if info.get("format") != RUN_FORMAT:
+            raise CheckpointError(
+                f"{folder / 'run.json'}: format {info.get('format')!r}, expected {RUN_FORMAT}"
+            )
+        params = parse(RunParams, info["params"], where="params", origin=str(folder / "run.json"))
+        vocabulary = Vocabulary.load_text(folder / "vocabulary.txt")
+        if vocabulary.hash != info["vocabulary_hash"]:
+            raise CheckpointError(
+                f"{folder / 'vocabulary.txt'}: not the vocabulary this run was trained with "
+                f"({vocabulary.hash}, expected {info['vocabulary_hash']})"
+            )
+        model = build(params.model, params.system, len(vocabulary))
+        path = folder / f"{checkpoint}.safetensors"
+        tensors, _ = read_tensors(path)
+        if checkpoint == "last":
+            tensors = {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}
+        load_parameters(model, tensors, path)
+        return cls(folder, info, params, vocabulary, model.to(device).eval())
+
+
+def curves_csv(rows: Sequence[Row]) -> str:
+    """The training curves as CSV text; numbers in full precision, so that equal runs give equal bytes."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,119 @@
+"""TrainState: all that a resumed run needs, in one file that is written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vhcr.errors import CheckpointError
+from vhcr.models.objective import Totals
+
+FORMAT = 1
+Row = dict[str, float | int | str]
+
+
+@dataclass
+class Position:
+    """Where a run stands. Noise, data order and KL weight are functions of it, so nothing else is random."""
+
+    step: int = 0
+    epoch: int = 0
+    batch_in_epoch: int = 0
+    epochs_without_gain: int = 0
+    best_step: int = -1
+    best_nll_per_word: float = float("inf")
+    window: Totals = field(default_factory=Totals)
+    rows: list[Row] = field(default_factory=list)
+    seconds: float = 0.0
+    finished: bool = False
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """safetensors under a temporary name, flushed to disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    try:
+        save_file(plain, temporary, metadata={key: json.dumps(value) for key, value in metadata.items()})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and metadata of a file; raises CheckpointError naming it when it is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from None
+
+
+def load_parameters(model: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
+    """Put ``tensors`` into ``model``; raises CheckpointError naming what does not fit."""
+    own = model.state_dict()
+    wrong = sorted(set(own) ^ set(tensors)) or [n for n in own if own[n].shape != tensors[n].shape]
+    if wrong:
+        name = wrong[0]
+        have = tuple(tensors[name].shape) if name in tensors else "missing"
+        want = tuple(own[name].shape) if name in own else "unknown"
+        raise CheckpointError(f"{origin}: was made for another model: {name} is {have}, expected {want}")
+    model.load_state_dict(tensors)
+
+
+class TrainState:
+    """A model, its optimiser and its position; ``identity`` ties a file to what made it: parameters, data, code."""
+
+    def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, identity: str) -> None:
+        self.model = model
+        self.optimiser = optimiser
+        self.identity = identity
+        self.position = Position()
+
+    def save(self, path: Path) -> None:
+        """Write everything to one file."""
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        for number, slots in self.optimiser.state_dict()["state"].items():
+            tensors.update({f"optimiser/{number}/{slot}": torch.as_tensor(v) for slot, v in slots.items()})
+        position = asdict(self.position)
+        if self.position.best_nll_per_word == float("inf"):
+            position["best_nll_per_word"] = None
+        write_tensors(path, tensors, {"format": FORMAT, "identity": self.identity, "position": position})
+
+    def load(self, path: Path) -> None:
+        """Take up where ``path`` left off.
+
+        Raises:
+            CheckpointError: the file is damaged, or belongs to other parameters, data or code.
+        """
+        tensors, metadata = read_tensors(path)
+        if metadata.get("format") != FORMAT or metadata.get("identity") != self.identity:
+            raise CheckpointError(
+                f"{path}: belongs to run {metadata.get('identity')}, not to {self.identity}: "
+                "its parameters, data or code differ"
+            )
+        parameters = {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}
+        load_parameters(self.model, parameters, path)
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimiser/"):
+                _, number, slot = name.split("/")
+                slots.setdefault(int(number), {})[slot] = tensor
+        state = self.optimiser.state_dict()
+        state["state"] = slots
+        self.optimiser.load_state_dict(state)
+        values = metadata["position"]
+        if values["best_nll_per_word"] is None:
+            values["best_nll_per_word"] = float("inf")
+        self.position = Position(**{**values, "window": Totals(**values["window"])})
