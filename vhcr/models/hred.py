@@ -102,6 +102,21 @@ class HRED(nn.Module):
         sources = (h_cxt, *latents) if self.system.decoder_sees_context else latents
         return self.decoder.start(*sources)
 
+    def conversation_latents(
+        self,
+        h_enc: Tensor,  # noqa: ARG002
+        batch: Batch,  # noqa: ARG002
+        eps: Tensor,  # noqa: ARG002
+        *,
+        from_prior: bool = False,  # noqa: ARG002
+    ) -> tuple[Tensor, ...]:
+        """Latents of the whole conversation, drawn given the turns in ``batch``: here there are none."""
+        return ()
+
+    def utterance_latents(self, h_cxt: Tensor, eps: Tensor, *z_conv: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG002
+        """Latents of an utterance yet to be said, drawn from their prior: here there are none."""
+        return ()
+
     def word_errors(self, start: Tensor, batch: Batch, noise: Noise) -> Tensor:
         """-log p of every scored word under teacher forcing, with word drop while training; [words]."""
         input_ids = batch.input_ids

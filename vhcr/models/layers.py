@@ -104,6 +104,11 @@ class Decoder(nn.Module):
         embedded = functional.embedding(input_ids, self.embedding.weight)
         return self.rnn(embedded, start[batch.row_order], batch.step_sizes)[:, -1]
 
+    def logits(self, word_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``step``, with log p up to a constant per sequence: enough to find the likeliest word."""
+        state = self.rnn.step(functional.embedding(word_ids, self.embedding.weight), state)
+        return self.output.linear(state[:, -1]), state
+
     def step(self, word_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One word: ([sequences], state) -> (log p [sequences, vocab] of the next word, new state)."""
         state = self.rnn.step(functional.embedding(word_ids, self.embedding.weight), state)

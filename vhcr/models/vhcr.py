@@ -51,6 +51,14 @@ class VHCR(VHRED):
         posterior: DiagonalGaussian = self.conversation_posterior_mlp(self.conversation_encoder(h_enc, batch))
         return posterior
 
+    def conversation_latents(
+        self, h_enc: Tensor, batch: Batch, eps: Tensor, *, from_prior: bool = False
+    ) -> tuple[Tensor, ...]:
+        """z_conv ~ q(z_conv | x_1, ..., x_t) of the turns in ``batch``, or p(z_conv); ([batch, latent],)."""
+        if from_prior:
+            return (self.conversation_prior(eps).sample(eps),)
+        return (self.conversation_posterior(h_enc, batch).sample(eps),)
+
     def conversation_noise(self, batch: Batch, noise: Noise, like: Tensor) -> Tensor:
         """Standard normal for z_conv, [batch, latent], keyed by conversation and draw."""
         return noise.normal("z_conv", batch.index, batch.sample, size=self.z_conv_size, dtype=like.dtype)

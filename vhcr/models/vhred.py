@@ -48,6 +48,10 @@ class VHRED(HRED):
         posterior: DiagonalGaussian = self.posterior_mlp(h_enc, h_cxt, *z_conv)
         return posterior
 
+    def utterance_latents(self, h_cxt: Tensor, eps: Tensor, *z_conv: Tensor) -> tuple[Tensor, ...]:
+        """z_utt ~ p(z_utt_t | x_<t [, z_conv]) (Eq. 5; 17) by standard normal ``eps``, ([..., latent],)."""
+        return (self.utterance_prior(h_cxt, *z_conv).sample(eps),)
+
     def utterance_noise(self, batch: Batch, noise: Noise, like: Tensor) -> Tensor:
         """Standard normal for z_utt, [rows, latent], keyed by conversation, draw and turn."""
         of = batch.conversation
