@@ -86,6 +86,16 @@ def test_seeds_are_averaged_and_widen_the_interval() -> None:
     assert apart.high - apart.low > 10 * (alike.high - alike.low)
 
 
+def test_parts_are_averaged_after_their_ratios() -> None:
+    # One seed, two turns, two conversations: turn 0: (1 + 0) / 2 = .5; turn 1: 1 / 1 = 1 (one dropped).
+    scores, kept = [[[1.0, 0.0], [1.0, 0.0]]], [[[1, 1], [1, 0]]]
+    assert ratio_interval(scores, kept, num_samples=20, seed=0).estimate == pytest.approx(0.75)
+    two_seeds = ratio_interval(
+        [*scores, [[0.0, 0.0]] * 2], [*kept, [[1, 1]] * 2], num_samples=20, seed=0
+    ).estimate
+    assert two_seeds == pytest.approx(0.375)
+
+
 def test_deterministic_by_seed() -> None:
     values = np.random.default_rng(0).normal(size=100)
 

@@ -57,7 +57,8 @@ def ratio_interval(
 ) -> Interval:
     """Sum of numerators / sum of denominators with its bootstrap interval.
 
-    Both are [conversations], or [seeds, conversations]; with seeds, the ratio of each is averaged.
+    Both are [conversations], or [seeds, conversations], or [seeds, parts, conversations]. The ratio is
+    taken of each seed and part, then averaged; parts are the turns of Table 3's 3-turn scores.
 
     Raises:
         ValueError: shapes differ, there is no conversation, or the denominators sum to zero.
@@ -79,15 +80,15 @@ def paired_difference(
 ) -> Interval:
     """Ratio of a - ratio of b, both over the same conversations in the same order, drawn together.
 
-    Each is [conversations], or [seeds, conversations]; the numbers of seeds may differ.
+    Shapes as in ``ratio_interval``; the numbers of seeds may differ.
 
     Raises:
         ValueError: the numbers of conversations differ, or as in ``ratio_interval``.
     """
     top_a, bottom_a = _rows(numerators_a, denominators_a)
     top_b, bottom_b = _rows(numerators_b, denominators_b)
-    if top_a.shape[1] != top_b.shape[1]:
-        raise ValueError(f"paired systems have {top_a.shape[1]} and {top_b.shape[1]} conversations")
+    if top_a.shape[-1] != top_b.shape[-1]:
+        raise ValueError(f"paired systems have {top_a.shape[-1]} and {top_b.shape[-1]} conversations")
     seeds_rng = np.random.default_rng([seed, 1])  # drawn apart for a and b; conversations are shared
     a, draws_a = _ratios(top_a, bottom_a, num_samples, seeds_rng, seed)
     b, draws_b = _ratios(top_b, bottom_b, num_samples, seeds_rng, seed)
@@ -95,15 +96,21 @@ def paired_difference(
 
 
 def _rows(numerators: ArrayLike, denominators: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    top = np.atleast_2d(np.asarray(numerators, dtype=np.float64))
-    bottom = np.atleast_2d(np.asarray(denominators, dtype=np.float64))
-    if top.shape != bottom.shape or top.ndim != 2:
+    """Both as [seeds, parts, conversations]."""
+    top, bottom = (np.asarray(values, dtype=np.float64) for values in (numerators, denominators))
+    if top.shape != bottom.shape or not 1 <= top.ndim <= 3:
         raise ValueError(f"numerators of shape {top.shape}, but denominators of shape {bottom.shape}")
-    if top.shape[1] == 0:
+    top, bottom = (
+        values.reshape(-1, values.shape[-2] if values.ndim == 3 else 1, values.shape[-1])
+        if values.size
+        else values.reshape(1, 1, 0)
+        for values in (top, bottom)
+    )
+    if top.shape[-1] == 0:
         raise ValueError("no conversation to resample")
     if not (np.isfinite(top).all() and np.isfinite(bottom).all()):
         raise ValueError("values to resample are not all finite")
-    if (bottom < 0).any() or (bottom.sum(axis=1) == 0).any():
+    if (bottom < 0).any() or (bottom.sum(axis=-1) == 0).any():
         raise ValueError("denominators must not be negative, nor all zero")
     return top, bottom
 
@@ -131,15 +138,17 @@ def _ratios(
     seed: int,
 ) -> tuple[float, NDArray[np.float64]]:
     """The ratio (mean over seeds), and its [num_samples] bootstrap replicates."""
-    num_seeds, num_conversations = top.shape
+    num_seeds, num_parts, num_conversations = top.shape
+    columns = [values.reshape(-1, num_conversations).T for values in (top, bottom)]
     replicates = np.empty((num_samples, num_seeds))
     for start in range(0, num_samples, 100):
         times = _draws(num_conversations, num_samples, seed)[start : start + 100].astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            replicates[start : start + 100] = (times @ top.T) / (times @ bottom.T)
+            ratios = (times @ columns[0]) / (times @ columns[1])
+        replicates[start : start + 100] = ratios.reshape(-1, num_seeds, num_parts).mean(axis=2)
     chosen = seeds_rng.integers(num_seeds, size=(num_samples, num_seeds))
     per_sample = np.take_along_axis(replicates, chosen, axis=1).mean(axis=1)
-    return float((top.sum(axis=1) / bottom.sum(axis=1)).mean()), per_sample
+    return float((top.sum(axis=-1) / bottom.sum(axis=-1)).mean()), per_sample
 
 
 def _interval(estimate: float, draws: NDArray[np.float64], level: float) -> Interval:
