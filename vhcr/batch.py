@@ -132,10 +132,16 @@ def pack(conversations: Sequence[Sequence[Ints]], index: Sequence[int], samples:
 
 
 def _pack(
-    tokens: NDArray[Any], word_offsets: Ints, row_offsets: Ints, chosen: Ints, index: Ints, samples: int = 1
+    tokens: NDArray[Any],
+    word_offsets: Ints,
+    row_offsets: Ints,
+    chosen: Ints,
+    index: Ints,
+    samples: int = 1,
+    first_sample: int = 0,
 ) -> Batch:
     """Pack the conversations ``chosen`` from flat arrays of all of them; ``index`` are their names."""
-    sample = np.tile(np.arange(samples), len(chosen))
+    sample = np.tile(np.arange(first_sample, first_sample + samples), len(chosen))
     chosen, index = np.repeat(chosen, samples), np.repeat(index, samples)
     num_turns = row_offsets[chosen + 1] - row_offsets[chosen]
     order = np.argsort(-num_turns, kind="stable")
@@ -246,22 +252,32 @@ class Conversations:
         """Turns of each conversation, [conversations]."""
         return np.diff(self._row_offsets)
 
+    @property
+    def words_per_conversation(self) -> Ints:
+        """Words of each conversation, EOS counted, [conversations]."""
+        return self._word_offsets[self._row_offsets[1:]] - self._word_offsets[self._row_offsets[:-1]]
+
     def utterances(self, index: int) -> list[Ints]:
         """Token ids of each utterance of one conversation, EOS included."""
         first, last = self._row_offsets[index], self._row_offsets[index + 1]
         bounds = self._word_offsets[first : last + 1]
         return [np.asarray(self._tokens[a:b], dtype=np.int64) for a, b in pairwise(bounds)]
 
-    def batch(self, chosen: Sequence[int] | Ints, samples: int = 1) -> Batch:
-        """Pack the conversations at ``chosen``, each standing ``samples`` times."""
+    def batch(self, chosen: Sequence[int] | Ints, samples: int = 1, first_sample: int = 0) -> Batch:
+        """Pack the conversations at ``chosen``, each ``samples`` times, numbered from ``first_sample``.
+
+        Copies of a conversation stand side by side, so per-row and per-conversation values of the batch
+        without copies become those of this one by ``repeat_interleave(samples, dim=0)``.
+        """
         chosen = np.asarray(chosen, dtype=np.int64)
-        return _pack(self._tokens, self._word_offsets, self._row_offsets, chosen, chosen, samples)
+        return _pack(
+            self._tokens, self._word_offsets, self._row_offsets, chosen, chosen, samples, first_sample
+        )
 
     def batches(self, batch_conversations: int, limit: int | None = None) -> Iterator[Batch]:
         """Every conversation once (or the first ``limit``), in order of length: for evaluation."""
         total = len(self) if limit is None else min(limit, len(self))
-        words = self._word_offsets[self._row_offsets[1:]] - self._word_offsets[self._row_offsets[:-1]]
-        order = np.argsort(words[:total], kind="stable")
+        order = np.argsort(self.words_per_conversation[:total], kind="stable")
         for start in range(0, total, batch_conversations):
             yield self.batch(order[start : start + batch_conversations])
 

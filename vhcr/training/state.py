@@ -73,7 +73,7 @@ def load_parameters(model: nn.Module, tensors: dict[str, Tensor], origin: Path) 
 
 
 class TrainState:
-    """A model, its optimiser and its position; ``identity`` ties a file to what made it: parameters, data, code."""
+    """A model, its optimiser and its position; ``identity`` ties a file to its parameters, data and code."""
 
     def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, identity: str) -> None:
         self.model = model

@@ -1,0 +1,236 @@
+"""Stage train: token ids -> a trained run in a folder of its own."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vhcr import layout
+from vhcr.batch import Conversations
+from vhcr.errors import DataError, ValidationError
+from vhcr.models import build
+from vhcr.params import Params, flat
+from vhcr.provenance import code_version, machine, versions
+from vhcr.recording import MlflowRun
+from vhcr.stages.common import stage_main
+from vhcr.tokenisation.vocabulary import Vocabulary
+from vhcr.training.lock import hold
+from vhcr.training.loop import Interrupted, Observer, Progress, fit
+from vhcr.training.progress import TerminalProgress
+from vhcr.training.run import RUN_FORMAT, RunParams, choose_device, curves_csv, identity
+from vhcr.training.state import Row, TrainState
+
+log = logging.getLogger(__name__)
+
+STOPPED = 3  # exit status after SIGTERM or SIGINT: a checkpoint was left, run again to resume
+
+
+def run(params: Params, corpus: str, system: str, seed: int) -> None:
+    """Train one system on one corpus from one seed; resumes by itself where an earlier attempt stopped."""
+    merged = params.corpus(corpus)
+    verdict = layout.read_json(layout.validated(corpus) / "validation.json")
+    if not verdict["success"]:
+        raise ValidationError(
+            f"{layout.validated(corpus) / 'validation.json'}: the data of {corpus!r} is not valid"
+        )
+    run_params = RunParams(model=merged.model, system=params.system(system), training=merged.training)
+    train_into(layout.trained(corpus, system, seed), corpus, system, seed, run_params)
+
+
+def train_into(
+    folder: Path,
+    corpus: str,
+    system: str,
+    seed: int,
+    params: RunParams,
+    *,
+    observers: Sequence[Observer] = (),
+    tags: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Train and write the run to ``folder``; returns its run.json.
+
+    Work in progress lies under ``.work/train/<identity>``, so an attempt that was cut short, however, is
+    taken up again by the next one with the same parameters, data and code.
+    """
+    source = layout.tokenised(corpus)
+    manifest = layout.read_json(source / "manifest.json")
+    vocabulary = Vocabulary.load(source / "vocabulary.parquet")
+    if vocabulary.hash != manifest["vocabulary_hash"]:
+        raise DataError(
+            f"{source / 'vocabulary.parquet'}: is not the vocabulary that {source}/manifest.json names"
+        )
+    train = Conversations.load(source / "token_ids" / "train.parquet", len(vocabulary))
+    validation = Conversations.load(source / "token_ids" / "validation.parquet", len(vocabulary))
+
+    if params.training.num_threads:
+        torch.set_num_threads(params.training.num_threads)
+    device = choose_device(params.training.device)
+    who = identity(params, seed, manifest["data_hash"])
+    work = layout.WORK / "train" / who
+    with hold(work), stop_on_signal() as stop:
+        model = build(params.model, params.system, len(vocabulary), seed).to(device)
+        optimiser = torch.optim.Adam(model.parameters(), lr=params.training.learning_rate)
+        state = TrainState(model, optimiser, who)
+        if (work / "state.safetensors").exists():
+            state.load(work / "state.safetensors")
+            log.info("resuming at step %d (epoch %d)", state.position.step, state.position.epoch)
+        version = code_version()
+        info: dict[str, Any] = {
+            "format": RUN_FORMAT,
+            "corpus": corpus,
+            "system": system,
+            "seed": seed,
+            "identity": who,
+            "data_hash": manifest["data_hash"],
+            "vocabulary_hash": vocabulary.hash,
+            "code_version": version.commit,
+            "dirty": version.dirty,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "machine": machine(),
+            "versions": versions(),
+            "num_parameters": sum(p.numel() for p in model.parameters()),
+            "params": params.model_dump(mode="json"),
+        }
+        tracked = track(work, info, params, tags or {})
+        tracked.log_rows(state.position.rows)  # what an earlier attempt recorded but could not send
+        try:
+            with TerminalProgress(f"{corpus} {system} seed {seed}") as bar:
+                fit(
+                    state,
+                    train,
+                    validation,
+                    params.training,
+                    seed=seed,
+                    work=work,
+                    observers=[bar, _Tracked(tracked), *observers],
+                    should_stop=stop,
+                )
+        except Interrupted as interrupted:
+            tracked.finish("KILLED")
+            log.warning("%s", interrupted)
+            raise SystemExit(STOPPED) from None
+        except BaseException:
+            tracked.finish("FAILED")
+            raise
+        info["mlflow_run_id"] = tracked.run_id
+        info["seconds"] = round(state.position.seconds, 3)
+        publish(folder, work, state, vocabulary, info)
+        tracked.log_artifacts(
+            [folder / name for name in ("run.json", "metrics.json", "curves.csv", "vocabulary.txt")]
+        )
+        tracked.finish("FINISHED")
+    shutil.rmtree(work)
+    return info
+
+
+def track(work: Path, info: dict[str, Any], params: RunParams, tags: dict[str, str]) -> MlflowRun:
+    """The MLflow run of this training: a new one, or the one an earlier attempt began."""
+    note = work / "mlflow_run_id"
+    name = f"{info['system']}-{info['seed']}"
+    values = {**flat(params), "seed": info["seed"], "num_parameters": info["num_parameters"]}
+    own = {
+        key: str(info[key])
+        for key in ("corpus", "system", "seed", "data_hash", "identity", "device", "dirty")
+    }
+    own["git_commit"] = info["code_version"] or "unknown"
+    own["reading"] = params.system.reading
+    tracked = MlflowRun.start(
+        f"vhcr-{info['corpus']}",
+        name,
+        values,
+        {**own, **tags},
+        run_id=note.read_text(encoding="utf-8") if note.exists() else None,
+    )
+    layout.write_text(note, tracked.run_id)
+    return tracked
+
+
+def publish(
+    folder: Path, work: Path, state: TrainState, vocabulary: Vocabulary, info: dict[str, Any]
+) -> None:
+    """Move a finished run to ``folder``, file by file, run.json last: a folder with it is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").unlink(missing_ok=True)
+    _move(work / "best.safetensors", folder / "best.safetensors")
+    _move(work / "state.safetensors", folder / "last.safetensors")
+    vocabulary.save_text(folder / "vocabulary.txt")
+    layout.write_text(folder / "curves.csv", curves_csv(state.position.rows))
+    validations = [row for row in state.position.rows if row["split"] == "validation"]
+    best = next(row for row in validations if row["step"] == state.position.best_step)
+    layout.write_json(
+        folder / "metrics.json",
+        {
+            "num_steps": state.position.step,
+            "num_epochs": state.position.epoch,
+            "num_parameters": info["num_parameters"],
+            "best_validation": {k: v for k, v in best.items() if k != "split"},
+            "last_validation": {k: v for k, v in validations[-1].items() if k != "split"},
+        },
+    )
+    layout.write_json(folder / "run.json", info)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename, or copy to a temporary name first where the two lie on different file systems."""
+    try:
+        source.replace(target)
+    except OSError:
+        temporary = target.with_name(f".{target.name}.tmp")
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+
+
+class _Tracked:
+    """The MLflow run as an observer: rows are kept and sent an epoch (or a thousand) at a time."""
+
+    def __init__(self, tracked: MlflowRun) -> None:
+        self._tracked = tracked
+        self._pending: list[dict[str, Any]] = []
+
+    def recorded(self, rows: Sequence[Row], words_per_second: float) -> None:
+        """Send what is pending whenever a validation closes an epoch."""
+        for row in rows:
+            extra = {"words_per_second": words_per_second} if row["split"] == "train" else {}
+            self._pending.append({**row, **extra})
+        if rows[-1]["split"] == "validation":
+            self._tracked.log_rows(self._pending)
+            self._pending = []
+
+    def progress(self, progress: Progress) -> None:
+        """MLflow is not told of single steps: 6 ms a call would be felt."""
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Any]:
+    """A function that says whether SIGTERM or SIGINT has come; the handlers before are put back."""
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:  # noqa: ARG001
+        nonlocal asked
+        asked = True
+        log.warning("%s: leaving a checkpoint", signal.Signals(number).name)
+
+    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main() -> None:
+    """``python -m vhcr.stages.train --corpus C --system S --seed N``."""
+    stage_main(run)
+
+
+if __name__ == "__main__":
+    main()
