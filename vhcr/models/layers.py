@@ -93,6 +93,7 @@ class Decoder(nn.Module):
         self.rnn = GRU(embedding.embedding_dim, hidden_size, num_layers)
         self.from_sources = nn.Linear(source_size, num_layers * hidden_size)
         self.output = OutputLayer(hidden_size, vocabulary_size)
+        self.vocabulary_size = vocabulary_size
 
     def start(self, *sources: Tensor) -> Tensor:
         """The initial state [sequences, layers, hidden] given the sources, each [sequences, size]."""
