@@ -89,7 +89,8 @@ def active_units(posterior: tuple[Floats, Floats]) -> int:
 def mutual_information(posterior: tuple[Floats, Floats], seed: int) -> tuple[float, float]:
     """I(x; z) under q, in nats, and its standard error, from the aggregated posterior.
 
-    Hoffman and Johnson (2016): E[log q(z | x) - log q(z)] with one z per x and q(z) the mean of all posteriors. Biased low: it cannot
+    Hoffman and Johnson (2016): E[log q(z | x) - log q(z)] with one z per x and q(z) the mean
+    of all posteriors. Biased low: it cannot
     exceed log of the number of posteriors.
     """
     mu, var = posterior

@@ -17,13 +17,13 @@ class UtteranceEncoder(nn.Module):
 
     def __init__(self, embedding: nn.Embedding, hidden_size: int, num_layers: int) -> None:
         super().__init__()
-        self.embedding = embedding
+        self._shared = (embedding,)  # in a tuple: registered once, by the model, not again here
         self.rnn = BidirectionalGRU(embedding.embedding_dim, hidden_size, num_layers)
         self.output_size = 2 * hidden_size
 
     def forward(self, batch: Batch) -> Tensor:
         """Every utterance of the batch, EOS included: [rows, output]."""
-        embedded = functional.embedding(batch.token_ids, self.embedding.weight)
+        embedded = self._shared[0](batch.token_ids)
         by_length = self.rnn(embedded, batch.step_sizes, batch.reversed_word, batch.last_word)
         return by_length[batch.row_rank]
 
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
         vocabulary_size: int,
     ) -> None:
         super().__init__()
-        self.embedding = embedding
+        self._shared = (embedding,)  # in a tuple: registered once, by the model, not again here
         self.rnn = GRU(embedding.embedding_dim, hidden_size, num_layers)
         self.from_sources = nn.Linear(source_size, num_layers * hidden_size)
         self.output = OutputLayer(hidden_size, vocabulary_size)
@@ -102,17 +102,17 @@ class Decoder(nn.Module):
 
     def forward(self, start: Tensor, input_ids: Tensor, batch: Batch) -> Tensor:
         """Hidden states [words, hidden] under teacher forcing; ``start`` is [rows, layers, hidden]."""
-        embedded = functional.embedding(input_ids, self.embedding.weight)
+        embedded = self._shared[0](input_ids)
         return self.rnn(embedded, start[batch.row_order], batch.step_sizes)[:, -1]
 
     def logits(self, word_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """As ``step``, with log p up to a constant per sequence: enough to find the likeliest word."""
-        state = self.rnn.step(functional.embedding(word_ids, self.embedding.weight), state)
+        state = self.rnn.step(self._shared[0](word_ids), state)
         return self.output.linear(state[:, -1]), state
 
     def step(self, word_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One word: ([sequences], state) -> (log p [sequences, vocab] of the next word, new state)."""
-        state = self.rnn.step(functional.embedding(word_ids, self.embedding.weight), state)
+        state = self.rnn.step(self._shared[0](word_ids), state)
         return self.output.log_probs(state[:, -1]), state
 
 

@@ -1,0 +1,176 @@
+"""One fit: it resumes exactly, stops when it should, and says what went wrong."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training import tiny
+from vhcr.errors import CheckpointError, TrainingError
+from vhcr.models import build
+from vhcr.training import state as state_module
+from vhcr.training.loop import Interrupted, Progress, fit
+from vhcr.training.state import TrainState, read_tensors
+
+TRAIN = tiny.conversations(22, seed=1)
+VALIDATION = tiny.conversations(9, seed=2)
+
+
+def new_state(system: str, identity: str = "run", **changes: object) -> TrainState:
+    torch.set_num_threads(1)
+    model = build(tiny.MODEL, tiny.system(system, **changes), tiny.VOCABULARY, seed=3)
+    return TrainState(model, torch.optim.Adam(model.parameters(), lr=0.01), identity)
+
+
+class Recorder:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, object]] = []
+        self.steps: list[int] = []
+
+    def recorded(self, rows, words_per_second):
+        self.rows.extend(rows)
+
+    def progress(self, progress: Progress) -> None:
+        self.steps.append(progress.step)
+
+
+def run_to_end(state: TrainState, work: Path, params, recorder: Recorder | None = None) -> None:
+    fit(state, TRAIN, VALIDATION, params, seed=5, work=work, observers=[recorder] if recorder else [])
+
+
+def stop_after(steps: int):
+    counter = itertools.count(1)
+    return lambda: next(counter) >= steps
+
+
+@pytest.mark.parametrize("system", ["hred", "vhred-wd", "vhred-bow", "vhcr-ud"])
+@pytest.mark.parametrize("stops", [(1,), (6,), (3, 4, 2)])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, system, stops):
+    """The authors' program restarted Adam and the KL weight on resume."""
+    params = tiny.training()
+    straight = new_state(system)
+    whole = Recorder()
+    run_to_end(straight, tmp_path / "straight", params, whole)
+
+    work, pieces = tmp_path / "pieces", Recorder()
+    for steps in stops:
+        state = new_state(system)
+        if (work / "state.safetensors").exists():
+            state.load(work / "state.safetensors")
+        with pytest.raises(Interrupted):
+            fit(
+                state,
+                TRAIN,
+                VALIDATION,
+                params,
+                seed=5,
+                work=work,
+                observers=[pieces],
+                should_stop=stop_after(steps),
+            )
+    resumed = new_state(system)
+    resumed.load(work / "state.safetensors")
+    run_to_end(resumed, work, params, pieces)
+
+    expected, _ = read_tensors(tmp_path / "straight" / "state.safetensors")
+    found, _ = read_tensors(work / "state.safetensors")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert resumed.position.rows == straight.position.rows
+    assert whole.rows == pieces.rows
+    assert whole.steps == pieces.steps == list(range(1, 19))
+    best, other = (read_tensors(folder / "best.safetensors")[0] for folder in (tmp_path / "straight", work))
+    assert all(torch.equal(best[name], other[name]) for name in best)
+
+
+def test_curves_cover_every_step_once_and_validation_closes_every_epoch(tmp_path):
+    state = new_state("vhcr-ud")
+    run_to_end(state, tmp_path, tiny.training(record_every_steps=4))
+    train_steps = [row["step"] for row in state.position.rows if row["split"] == "train"]
+    assert train_steps == [4, 6, 8, 12, 16, 18]  # every fourth, and what is left at an epoch's end
+    checks = [(row["step"], row["epoch"]) for row in state.position.rows if row["split"] == "validation"]
+    assert checks == [(6, 0), (12, 1), (18, 2)]
+    weights = {row["step"]: row["kl_weight"] for row in state.position.rows}
+    assert weights[4] == 0.4
+    assert weights[12] == 1.0
+
+
+def test_best_parameters_are_those_of_the_lowest_validation_bound(tmp_path):
+    state = new_state("hred")
+    # So high a rate that the bound gets worse again.
+    for group in state.optimiser.param_groups:
+        group["lr"] = 0.3
+    run_to_end(state, tmp_path, tiny.training(num_epochs=5))
+    bounds = {r["step"]: r["nll_per_word"] for r in state.position.rows if r["split"] == "validation"}
+    best = min(bounds, key=bounds.__getitem__)
+    assert state.position.best_step == best
+    assert best != max(bounds), "the test needs a run whose last epoch is not its best"
+    assert read_tensors(tmp_path / "best.safetensors")[1]["step"] == best
+
+
+def test_patience_ends_a_run_that_gets_no_better(tmp_path):
+    state = new_state("hred")
+    for group in state.optimiser.param_groups:
+        group["lr"] = 0.3
+    run_to_end(state, tmp_path, tiny.training(num_epochs=50, patience_epochs=2))
+    bounds = [r["nll_per_word"] for r in state.position.rows if r["split"] == "validation"]
+    assert len(bounds) < 50
+    assert min(bounds) not in bounds[-2:]
+    assert min(bounds) == bounds[-3]
+
+
+def test_max_steps_ends_a_run_within_an_epoch_and_still_validates(tmp_path):
+    state = new_state("hred")
+    run_to_end(state, tmp_path, tiny.training(max_steps=8))
+    assert state.position.step == 8
+    assert state.position.rows[-1]["split"] == "validation"
+    assert state.position.rows[-1]["step"] == 8
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_step_and_conversations(tmp_path):
+    state = new_state("hred")
+    with torch.no_grad():
+        state.model.decoder.output.linear.bias[5] = float("nan")
+    with pytest.raises(TrainingError, match=r"step 0: loss nan.*conversations \[\d+"):
+        run_to_end(state, tmp_path, tiny.training())
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    state = new_state("hred")
+    state.save(tmp_path / "state.safetensors")
+    with pytest.raises(CheckpointError, match="belongs to run run, not to other"):
+        new_state("hred", identity="other").load(tmp_path / "state.safetensors")
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path):
+    new_state("hred").save(tmp_path / "state.safetensors")
+    with pytest.raises(CheckpointError, match=r"was made for another model: \w+"):
+        new_state("vhcr-ud").load(tmp_path / "state.safetensors")
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    path = tmp_path / "state.safetensors"
+    new_state("hred").save(path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=str(path)):
+        new_state("hred").load(path)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_untouched(tmp_path, monkeypatch):
+    path = tmp_path / "state.safetensors"
+    state = new_state("hred")
+    state.save(path)
+    before = path.read_bytes()
+
+    def full(tensors, name, metadata=None):
+        Path(name).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(state_module, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        state.save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"]
