@@ -25,9 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vhcr.errors import DataError
-
-PAD, UNK, SOS, EOS = 0, 1, 2, 3
-SPECIALS = ("<pad>", "<unk>", "<sos>", "<eos>")
+from vhcr.tokenisation.vocabulary import EOS, SOS
 
 Ints = NDArray[np.int64]
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from vhcr.batch import EOS, Conversations
+from vhcr.batch import Conversations
 from vhcr.params import ModelParams, Params, SystemParams, TrainingParams
+from vhcr.tokenisation.vocabulary import EOS
 
 VOCABULARY = 30
 PARAMS = Params.load("params.yaml")

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vhcr.batch import UNK, Batch
+from vhcr.batch import Batch
 from vhcr.models.noise import Noise
 from vhcr.models.projection import OutputLayer
 from vhcr.models.recurrent import GRU, BidirectionalGRU
+from vhcr.tokenisation.vocabulary import UNK
 
 
 class UtteranceEncoder(nn.Module):

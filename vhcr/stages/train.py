@@ -7,26 +7,26 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vhcr import layout
+from vhcr import layout, recording
 from vhcr.batch import Conversations
 from vhcr.errors import DataError, ValidationError
 from vhcr.models import build
 from vhcr.params import Params, flat
 from vhcr.provenance import code_version, machine, versions
-from vhcr.recording import MlflowRun
+from vhcr.recording import MlflowRun, experiment_name, run_tags
 from vhcr.stages.common import stage_main
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.lock import hold
-from vhcr.training.loop import Interrupted, Observer, Progress, fit
+from vhcr.training.loop import Interrupted, Observer, fit
 from vhcr.training.progress import TerminalProgress
 from vhcr.training.run import RUN_FORMAT, RunParams, choose_device, curves_csv, identity
-from vhcr.training.state import Row, TrainState
+from vhcr.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,11 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
             f"{layout.validated(corpus) / 'validation.json'}: the data of {corpus!r} is not valid"
         )
     run_params = RunParams(model=merged.model, system=params.system(system), training=merged.training)
-    train_into(layout.trained(corpus, system, seed), corpus, system, seed, run_params)
+    try:
+        train_into(layout.trained(corpus, system, seed), corpus, system, seed, run_params)
+    except Interrupted as interrupted:
+        log.warning("%s", interrupted)
+        raise SystemExit(STOPPED) from None
 
 
 def train_into(
@@ -91,42 +95,40 @@ def train_into(
             "identity": who,
             "data_hash": manifest["data_hash"],
             "vocabulary_hash": vocabulary.hash,
+            "mlflow_run_id": None,
             "code_version": version.commit,
             "dirty": version.dirty,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "machine": machine(),
+            "torch_version": torch.__version__,
             "versions": versions(),
             "num_parameters": sum(p.numel() for p in model.parameters()),
             "params": params.model_dump(mode="json"),
         }
-        tracked = track(work, info, params, tags or {})
-        tracked.log_rows(state.position.rows)  # what an earlier attempt recorded but could not send
-        try:
-            with TerminalProgress(f"{corpus} {system} seed {seed}") as bar:
-                fit(
-                    state,
-                    train,
-                    validation,
-                    params.training,
-                    seed=seed,
-                    work=work,
-                    observers=[bar, _Tracked(tracked), *observers],
-                    should_stop=stop,
-                )
-        except Interrupted as interrupted:
-            tracked.finish("KILLED")
-            log.warning("%s", interrupted)
-            raise SystemExit(STOPPED) from None
-        except BaseException:
-            tracked.finish("FAILED")
-            raise
-        info["mlflow_run_id"] = tracked.run_id
-        info["seconds"] = round(state.position.seconds, 3)
-        publish(folder, work, state, vocabulary, info)
-        tracked.log_artifacts(
-            [folder / name for name in ("run.json", "metrics.json", "curves.csv", "vocabulary.txt")]
-        )
-        tracked.finish("FINISHED")
+        with ExitStack() as open_run:
+            tracked = None
+            if recording.available():
+                tracked = open_run.enter_context(track(work, info, params, tags or {}))
+                tracked.log_dataset(corpus, manifest["data_hash"], str(source), manifest["splits"]["train"])
+                tracked.log_rows(state.position.rows)  # what an earlier attempt recorded but could not send
+                info["mlflow_run_id"] = tracked.run_id
+            bar = open_run.enter_context(TerminalProgress(f"{corpus} {system} seed {seed}"))
+            watching = [bar, *observers] if tracked is None else [bar, tracked, *observers]
+            fit(
+                state,
+                train,
+                validation,
+                params.training,
+                seed=seed,
+                work=work,
+                observers=watching,
+                should_stop=stop,
+            )
+            info["seconds"] = round(state.position.seconds, 3)
+            publish(folder, work, state, vocabulary, info)
+            if tracked is not None:
+                kept = ("run.json", "metrics.json", "curves.csv", "vocabulary.txt", "best.safetensors")
+                tracked.log_artifacts([folder / name for name in kept])
     shutil.rmtree(work)
     return info
 
@@ -134,17 +136,12 @@ def train_into(
 def track(work: Path, info: dict[str, Any], params: RunParams, tags: dict[str, str]) -> MlflowRun:
     """The MLflow run of this training: a new one, or the one an earlier attempt began."""
     note = work / "mlflow_run_id"
-    name = f"{info['system']}-{info['seed']}"
     values = {**flat(params), "seed": info["seed"], "num_parameters": info["num_parameters"]}
-    own = {
-        key: str(info[key])
-        for key in ("corpus", "system", "seed", "data_hash", "identity", "device", "dirty")
-    }
-    own["git_commit"] = info["code_version"] or "unknown"
-    own["reading"] = params.system.reading
+    known = {name: info[name] for name in ("corpus", "system", "seed", "data_hash", "device")}
+    own = {**run_tags(**known), "identity": info["identity"], "reading": params.system.reading}
     tracked = MlflowRun.start(
-        f"vhcr-{info['corpus']}",
-        name,
+        experiment_name(info["corpus"]),
+        f"{info['system']}-{info['seed']}",
         values,
         {**own, **tags},
         run_id=note.read_text(encoding="utf-8") if note.exists() else None,
@@ -161,7 +158,7 @@ def publish(
     (folder / "run.json").unlink(missing_ok=True)
     _move(work / "best.safetensors", folder / "best.safetensors")
     _move(work / "state.safetensors", folder / "last.safetensors")
-    vocabulary.save_text(folder / "vocabulary.txt")
+    vocabulary.save(folder / "vocabulary.txt")
     layout.write_text(folder / "curves.csv", curves_csv(state.position.rows))
     validations = [row for row in state.position.rows if row["split"] == "validation"]
     best = next(row for row in validations if row["step"] == state.position.best_step)
@@ -186,26 +183,6 @@ def _move(source: Path, target: Path) -> None:
         temporary = target.with_name(f".{target.name}.tmp")
         shutil.copyfile(source, temporary)
         temporary.replace(target)
-
-
-class _Tracked:
-    """The MLflow run as an observer: rows are kept and sent an epoch (or a thousand) at a time."""
-
-    def __init__(self, tracked: MlflowRun) -> None:
-        self._tracked = tracked
-        self._pending: list[dict[str, Any]] = []
-
-    def recorded(self, rows: Sequence[Row], words_per_second: float) -> None:
-        """Send what is pending whenever a validation closes an epoch."""
-        for row in rows:
-            extra = {"words_per_second": words_per_second} if row["split"] == "train" else {}
-            self._pending.append({**row, **extra})
-        if rows[-1]["split"] == "validation":
-            self._tracked.log_rows(self._pending)
-            self._pending = []
-
-    def progress(self, progress: Progress) -> None:
-        """MLflow is not told of single steps: 6 ms a call would be felt."""
 
 
 @contextmanager

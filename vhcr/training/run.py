@@ -94,7 +94,7 @@ class TrainedRun:
                 f"{folder / 'run.json'}: format {info.get('format')!r}, expected {RUN_FORMAT}"
             )
         params = parse(RunParams, info["params"], where="params", origin=str(folder / "run.json"))
-        vocabulary = Vocabulary.load_text(folder / "vocabulary.txt")
+        vocabulary = Vocabulary.load(folder / "vocabulary.txt")
         if vocabulary.hash != info["vocabulary_hash"]:
             raise CheckpointError(
                 f"{folder / 'vocabulary.txt'}: not the vocabulary this run was trained with "
