@@ -1,0 +1,247 @@
+"""What a model says next: contexts -> responses, turn by turn, whatever the model.
+
+A ``Responder`` holds all that decides how a model speaks. It hears a context (``listen``), or begins a
+conversation from z_conv alone (``begin``); then ``speak`` draws z_utt from its prior, decodes an utterance,
+and the utterance itself becomes context (``advance``). All draws are keyed by conversation, sample and
+turn, so a response depends neither on its batch nor on how many turns are generated after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vhcr.batch import Batch, Ints, pack
+from vhcr.errors import ParameterError
+from vhcr.generation.decode import decode
+from vhcr.models import HRED, Noise
+from vhcr.params import GenerationParams
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Conversations so far, as a model remembers them; [batch, ...], in the order of their batch."""
+
+    state: Tensor  # [batch, layers, size]: of the context RNN
+    z_conv: tuple[Tensor, ...]  # one [batch, latent], or none
+    index: Tensor  # [batch] int64: key of a conversation's draws
+    sample: Tensor  # [batch] int64: and of this rendering of it
+    turn: Tensor  # [batch] int64: number of the turn that comes next
+
+    @property
+    def h_cxt(self) -> Tensor:
+        """h_cxt of the turn that comes next (Eq. 4), [batch, size]."""
+        return self.state[:, -1]
+
+
+class Turn(NamedTuple):
+    """One generated utterance per conversation."""
+
+    token_ids: list[list[int]]  # [batch][words], EOS included
+    log_probs: Tensor | None  # [batch]: log p(x_t | h_cxt_t, z_utt_t, z_conv), in nats
+    z_utt: Tensor | None  # [batch, latent]
+
+
+class Continuation(NamedTuple):
+    """Several turns generated one after the other; None where a model has no such latent."""
+
+    token_ids: list[list[list[int]]]  # [conversations][turns][words], EOS included
+    log_probs: Tensor | None  # [conversations, turns], in nats
+    z_conv: Tensor | None  # [conversations, latent]
+    z_utt: Tensor | None  # [conversations, turns, latent]
+
+
+@dataclass(frozen=True)
+class Responder:
+    """A model with all that decides how it speaks.
+
+    ``latent_scale`` multiplies the standard deviation of every latent drawn: 1 samples as the authors do,
+    0 takes the means.
+    """
+
+    model: HRED
+    params: GenerationParams
+    noise: Noise
+    latent_scale: float = 1.0
+    want_log_probs: bool = True
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of its parameters."""
+        return self.model.embedding.weight.dtype
+
+    def z_conv_noise(self, index: Tensor, sample: Tensor) -> Tensor:
+        """What z_conv is drawn with, [batch, latent]: the very draws that scoring makes from this noise."""
+        size = self.model.z_conv_size
+        return self.latent_scale * self.noise.normal("z_conv", index, sample, size=size, dtype=self.dtype)
+
+    @torch.inference_mode()
+    def listen(self, batch: Batch, z_conv: Tensor | None = None) -> Heard:
+        """Hear the conversations of ``batch``; z_conv ~ q(z_conv | these turns) or its prior, by the params.
+
+        A given ``z_conv`` [batch, latent] is used instead.
+
+        Raises:
+            ParameterError: ``z_conv`` is given to a model that has none, or of another size.
+        """
+        batch = batch.to(self.device)
+        h_enc = self.model.encode(batch)
+        if z_conv is None:
+            latents = self.model.conversation_latents(
+                h_enc,
+                batch,
+                self.z_conv_noise(batch.index, batch.sample),
+                from_prior=self.params.z_conv_from == "prior",
+            )
+        else:
+            latents = (self._checked(z_conv, batch.num_conversations),)
+        start = self.model.context_start(latents[0] if latents else h_enc[: batch.num_conversations])
+        inputs = torch.cat([h_enc, *(z[batch.conversation] for z in latents)], dim=-1)
+        return Heard(
+            state=self.model.context.after(inputs, start, batch),
+            z_conv=latents,
+            index=batch.index,
+            sample=batch.sample,
+            turn=batch.turn[batch.last_row] + 1,
+        )
+
+    @torch.inference_mode()
+    def begin(self, index: Tensor, sample: Tensor, z_conv: Tensor | None = None) -> Heard:
+        """Conversations in which nothing has been said; z_conv from its prior (Eq. 16) unless given.
+
+        Raises:
+            ParameterError: the model never learnt to say a first utterance (reading ``release``), or
+                ``z_conv`` is given to a model that has none, or of another size.
+        """
+        if not self.model.reading.scores_first_utterance:
+            raise ParameterError(
+                "this model cannot begin a conversation: it was trained in the reading "
+                f"{self.model.system.reading!r}, where the first utterance is heard but never generated; "
+                "give it an opening"
+            )
+        index, sample = index.to(self.device), sample.to(self.device)
+        if z_conv is not None:
+            latents: tuple[Tensor, ...] = (self._checked(z_conv, len(index)),)
+        elif self.model.z_conv_size:
+            latents = (self.z_conv_noise(index, sample),)
+        else:
+            latents = ()
+        like = latents[0] if latents else torch.empty(len(index), 0, device=self.device, dtype=self.dtype)
+        return Heard(self.model.context_start(like), latents, index, sample, torch.zeros_like(index))
+
+    @torch.inference_mode()
+    def speak(self, heard: Heard) -> Turn:
+        """The next utterance of each conversation: z_utt ~ p(z_utt | what was heard), then decoding."""
+        keys = (heard.index, heard.sample, heard.turn)
+        eps = self.noise.normal("z_utt", *keys, size=self.model.z_utt_size, dtype=self.dtype)
+        z_utt = self.model.utterance_latents(heard.h_cxt, self.latent_scale * eps, *heard.z_conv)
+        start = self.model.decoder_start(heard.h_cxt, *z_utt, *heard.z_conv)
+        token_ids, log_probs = decode(
+            self.model.decoder, start, self.params, self.noise, *keys, want_log_probs=self.want_log_probs
+        )
+        return Turn(token_ids, log_probs, z_utt[0] if z_utt else None)
+
+    @torch.inference_mode()
+    def advance(self, heard: Heard, token_ids: Sequence[Sequence[int]]) -> Heard:
+        """The conversations with one more utterance each, said by whomever; z_conv stays."""
+        said = pack([[np.asarray(ids)] for ids in token_ids], range(len(token_ids))).to(self.device)
+        inputs = torch.cat([self.model.encode(said), *heard.z_conv], dim=-1)
+        return replace(heard, state=self.model.context.step(inputs, heard.state), turn=heard.turn + 1)
+
+    def go_on(self, heard: Heard, num_turns: int) -> Continuation:
+        """``num_turns`` utterances, each generated with the ones before it as context.
+
+        Raises:
+            ParameterError: ``num_turns`` is not positive.
+        """
+        if num_turns < 1:
+            raise ParameterError(f"{num_turns} turns were asked for; at least 1 can be generated")
+        turns = [self.speak(heard)]
+        while len(turns) < num_turns:
+            heard = self.advance(heard, turns[-1].token_ids)
+            turns.append(self.speak(heard))
+        log_probs = [turn.log_probs for turn in turns if turn.log_probs is not None]
+        z_utt = [turn.z_utt for turn in turns if turn.z_utt is not None]
+        return Continuation(
+            [list(said) for said in zip(*(turn.token_ids for turn in turns), strict=True)],
+            torch.stack(log_probs, dim=1) if log_probs else None,
+            heard.z_conv[0] if heard.z_conv else None,
+            torch.stack(z_utt, dim=1) if z_utt else None,
+        )
+
+    def respond(
+        self,
+        contexts: Sequence[Sequence[Ints]],
+        num_turns: int = 1,
+        *,
+        index: Sequence[int] | None = None,
+        samples: int = 1,
+        at_once: int = 512,
+    ) -> Continuation:
+        """``samples`` continuations of each context, ``num_turns`` long, in the order of ``contexts``.
+
+        Continuation ``i * samples + k`` is the ``k``-th of context ``i``. A context is a list of utterances,
+        each an array of token ids ending with EOS. ``index`` (default: 0, 1, ...) names the contexts for
+        good: their draws are keyed by it. ``at_once`` continuations are computed together; it changes no
+        result.
+
+        Raises:
+            ParameterError: ``num_turns`` or ``samples`` is not positive.
+            DataError: a context has no turn, or an empty one.
+        """
+        if samples < 1:
+            raise ParameterError(f"{samples} samples were asked for; at least 1 can be generated")
+        names = list(range(len(contexts)) if index is None else index)
+        step = max(1, at_once // samples)
+        parts = []
+        for first in range(0, len(contexts), step):
+            here = slice(first, first + step)
+            batch = pack(contexts[here], names[here], samples)
+            # A batch stands in order of length; stable, as pack sorts.
+            turns = np.repeat([len(context) for context in contexts[here]], samples)
+            order = torch.from_numpy(np.argsort(np.argsort(-turns, kind="stable"), kind="stable"))
+            parts.append(_reordered(self.go_on(self.listen(batch), num_turns), order))
+        return _joined(parts)
+
+    def _checked(self, z_conv: Tensor, count: int) -> Tensor:
+        size = self.model.z_conv_size
+        if size == 0:
+            raise ParameterError(
+                f"{self.model.system.architecture!r} has no z_conv, so none can be given to it"
+            )
+        if z_conv.shape != (count, size):
+            raise ParameterError(f"z_conv has shape {tuple(z_conv.shape)}; this needs ({count}, {size})")
+        return z_conv.to(device=self.device, dtype=self.dtype)
+
+
+def _reordered(continuation: Continuation, order: Tensor) -> Continuation:
+    """The conversations at the places ``order``."""
+    return Continuation(
+        [continuation.token_ids[place] for place in order.tolist()],
+        *(None if value is None else value[order.to(value.device)] for value in continuation[1:]),
+    )
+
+
+def _joined(parts: Sequence[Continuation]) -> Continuation:
+    """Continuations of several batches as one."""
+
+    def together(values: Sequence[Tensor | None]) -> Tensor | None:
+        present = [value for value in values if value is not None]
+        return torch.cat(present) if present else None
+
+    return Continuation(
+        [said for part in parts for said in part.token_ids],
+        together([part.log_probs for part in parts]),
+        together([part.z_conv for part in parts]),
+        together([part.z_utt for part in parts]),
+    )
