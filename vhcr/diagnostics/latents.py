@@ -86,6 +86,13 @@ def active_units(posterior: tuple[Floats, Floats]) -> int:
     return int((posterior[0].var(axis=0) > ACTIVE_VARIANCE).sum())
 
 
+def kl_per_dimension(posterior: tuple[Floats, Floats], prior: tuple[Floats, Floats] | None) -> list[float]:
+    """Mean KL(q || p) of each dimension, in nats; a prior of None stands for N(0, I)."""
+    q = DiagonalGaussian(*(torch.from_numpy(part) for part in posterior))
+    p = DiagonalGaussian.standard(q.mu) if prior is None else DiagonalGaussian(*map(torch.from_numpy, prior))
+    return [float(value) for value in q.kl(p).mean(0)]
+
+
 def mutual_information(posterior: tuple[Floats, Floats], seed: int) -> tuple[float, float]:
     """I(x; z) under q, in nats, and its standard error, from the aggregated posterior.
 

@@ -113,7 +113,9 @@ def train_into(
                 tracked.log_rows(state.position.rows)  # what an earlier attempt recorded but could not send
                 info["mlflow_run_id"] = tracked.run_id
             bar = open_run.enter_context(TerminalProgress(f"{corpus} {system} seed {seed}"))
-            watching = [bar, *observers] if tracked is None else [bar, tracked, *observers]
+            watching: list[Observer] = [bar, *observers]
+            if tracked is not None:
+                watching.append(tracked)
             fit(
                 state,
                 train,
@@ -124,6 +126,7 @@ def train_into(
                 observers=watching,
                 should_stop=stop,
             )
+            info["best_step"] = state.position.best_step
             info["seconds"] = round(state.position.seconds, 3)
             publish(folder, work, state, vocabulary, info)
             if tracked is not None:
