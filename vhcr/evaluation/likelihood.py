@@ -26,7 +26,7 @@ MAX_WORDS = 8192
 
 @dataclass(frozen=True)
 class Scores:
-    """One number per conversation of a split, in the split's order, in nats; turns are padded with nan."""
+    """One number per conversation of a split, in the split's order, in nats; zero where there is no turn."""
 
     num_words: Floats  # [conversations]: words scored, EOS and UNK counted
     reconstruction_error: Floats  # [conversations]
@@ -56,8 +56,8 @@ class Scores:
 
         None where a turn is never scored (the first, in the ``release`` reading).
         """
-        words = np.nansum(self.words_by_turn, axis=0)
-        errors = np.nansum(self.error_by_turn, axis=0)
+        words = np.sum(self.words_by_turn, axis=0)
+        errors = np.sum(self.error_by_turn, axis=0)
         return [float(e / w) if w > 0 else None for e, w in zip(errors, words, strict=True)]
 
 
@@ -69,8 +69,8 @@ def score(model: HRED, data: Conversations, batch_conversations: int, seed: int)
     device = next(model.parameters()).device
     total, turns = len(data), int(data.num_turns.max())
     columns = {name: np.zeros(total) for name in ("num_words", "reconstruction_error", "kl_utt", "kl_conv")}
-    error_by_turn = np.full((total, turns), np.nan)
-    words_by_turn = np.full((total, turns), np.nan)
+    error_by_turn = np.zeros((total, turns))
+    words_by_turn = np.zeros((total, turns))
     with torch.inference_mode():
         for batch in data.batches(batch_conversations):
             output = model(batch.to(device), Noise(seed))

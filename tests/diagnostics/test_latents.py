@@ -1,0 +1,117 @@
+"""Diagnostics: values worked out by hand, and extremes that must come out as extremes."""
+
+import numpy as np
+import pytest
+
+from tests.training import tiny
+from vhcr.diagnostics.latents import (
+    active_units,
+    gather,
+    kl_per_dimension,
+    mutual_information,
+    prior_variance_ratio,
+    reconstruction_by_source,
+)
+from vhcr.diagnostics.probes import probe
+from vhcr.evaluation.likelihood import score
+from vhcr.models import build
+
+DATA = tiny.conversations(17, seed=4)
+
+
+def test_prior_variance_ratio_is_within_over_between():
+    # One: means 0 and 2, Var 1, mean variance 0.5. Two: means 0 and 4, Var 4, mean variance 1.
+    mu = np.array([[0.0, 0.0], [2.0, 4.0]])
+    var = np.array([[0.25, 1.0], [0.75, 1.0]])
+    assert prior_variance_ratio((mu, var)) == pytest.approx((0.5 / 1 + 1 / 4) / 2)
+
+
+def test_active_units_counts_dimensions_whose_mean_moves():
+    mu = np.array([[0.0, 1.0, 0.0], [0.0, -1.0, 0.1]])  # variances 0, 1 and 0.0025
+    assert active_units((mu, np.ones_like(mu))) == 1
+
+
+def test_kl_per_dimension_by_hand():
+    # KL(N(1, 1) || N(0, 1)) = 1/2; KL(N(0, 4) || N(0, 1)) = (4 - 1 - log 4) / 2.
+    posterior = (np.array([[1.0, 0.0]]), np.array([[1.0, 4.0]]))
+    assert kl_per_dimension(posterior, None) == pytest.approx([0.5, (3 - np.log(4)) / 2])
+    shifted = (np.array([[1.0, 0.0]]), np.array([[1.0, 4.0]]))
+    assert kl_per_dimension(posterior, shifted) == pytest.approx([0.0, 0.0])
+
+
+def test_mutual_information_is_zero_when_collapsed_and_log_n_when_separate():
+    random = np.random.default_rng(0)
+    collapsed = (np.zeros((300, 2)), np.ones((300, 2)))
+    estimate, error = mutual_information(collapsed, seed=1)
+    assert estimate == pytest.approx(0.0, abs=1e-9)
+    assert error == pytest.approx(0.0, abs=1e-9)
+    separate = (random.standard_normal((300, 2)) * 1e4, np.ones((300, 2)))
+    estimate, _ = mutual_information(separate, seed=1)
+    assert estimate == pytest.approx(np.log(300), abs=1e-3)
+
+
+def test_mutual_information_of_a_known_mixture():
+    """Posteriors N(-1, 1) and N(1, 1), half the data each: I = h(mixture) - h(N(., 1))."""
+    mu = np.repeat([[-1.0], [1.0]], 2000, axis=0)
+    grid = np.linspace(-9, 9, 20001)
+    density = 0.5 * (np.exp(-0.5 * (grid - 1) ** 2) + np.exp(-0.5 * (grid + 1) ** 2)) / np.sqrt(2 * np.pi)
+    truth = -np.trapezoid(density * np.log(density), grid) - 0.5 * np.log(2 * np.pi * np.e)
+    estimate, error = mutual_information((mu, np.ones_like(mu)), seed=3)
+    assert abs(estimate - truth) < 5 * error
+    assert error < 0.01
+
+
+def test_gather_keeps_conversations_and_turns_in_order():
+    network = build(tiny.MODEL, tiny.system("vhcr-ud"), tiny.VOCABULARY).double().eval()
+    small, large = (gather(network, DATA, len(DATA), size, seed=0) for size in (2, 17))
+    expected = [(c, t) for c in range(len(DATA)) for t in range(len(DATA.utterances(c)))]
+    assert list(zip(large.conversation.tolist(), large.turn.tolist(), strict=True)) == expected
+    np.testing.assert_allclose(small.h_cxt, large.h_cxt, atol=1e-12)
+    assert small.posterior_conv is not None
+    assert large.posterior_conv is not None
+    np.testing.assert_allclose(small.posterior_conv[0], large.posterior_conv[0], atol=1e-12)
+
+
+def test_gathered_kl_is_the_kl_of_the_bound():
+    network = build(tiny.MODEL, tiny.system("vhcr-ud"), tiny.VOCABULARY).double().eval()
+    found = gather(network, DATA, len(DATA), 5, seed=0)
+    scores = score(network, DATA, 5, seed=0)
+    assert found.posterior_utt is not None
+    assert found.posterior_conv is not None
+    of_utterances = sum(kl_per_dimension(found.posterior_utt, found.prior_utt)) * len(found.turn)
+    of_conversations = sum(kl_per_dimension(found.posterior_conv, None)) * len(DATA)
+    assert of_utterances == pytest.approx(scores.kl_utt.sum())
+    assert of_conversations == pytest.approx(scores.kl_conv.sum())
+
+
+def test_reconstruction_by_source_starts_from_the_bound_and_is_equal_when_the_decoder_ignores_z():
+    network = build(tiny.MODEL, tiny.system("vhred-zonly"), tiny.VOCABULARY).double().eval()
+    errors = reconstruction_by_source(network, DATA, len(DATA), 5, seed=0)
+    assert errors["posterior"] == pytest.approx(
+        score(network, DATA, 5, seed=0).per_word()["reconstruction_per_word"]
+    )
+    assert len({round(value, 9) for value in errors.values()}) == 3
+    network.decoder.from_sources.weight.data.zero_()
+    deaf = reconstruction_by_source(network, DATA, len(DATA), 5, seed=0)
+    assert deaf["prior"] == pytest.approx(deaf["posterior"])
+    assert deaf["shuffled"] == pytest.approx(deaf["posterior"])
+
+
+def test_a_probe_reads_what_is_there_and_nothing_from_noise():
+    random = np.random.default_rng(1)
+    labels = [str(label) for label in random.integers(0, 4, 800)]
+    telling = np.array([[float(label == str(k)) for k in range(4)] for label in labels])
+    telling += 0.1 * random.standard_normal(telling.shape)
+    noise = random.standard_normal((800, 4))
+    known = probe(telling[:400], labels[:400], telling[400:], labels[400:])
+    guessed = probe(noise[:400], labels[:400], noise[400:], labels[400:])
+    assert known is not None
+    assert guessed is not None
+    assert known.accuracy > 0.98
+    assert guessed.accuracy < 0.4
+    assert 0.25 <= known.chance < 0.35
+
+
+def test_a_probe_needs_labels_to_tell_apart():
+    points = np.zeros((4, 2))
+    assert probe(points, ["a"] * 4, points, ["a"] * 4) is None

@@ -1,0 +1,96 @@
+"""Bounds per conversation: the same however batched, and ordered as they must be."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training import tiny
+from vhcr.evaluation.likelihood import importance_weighted_nll, log_weights, score
+from vhcr.models import build
+
+DATA = tiny.conversations(17, seed=4)
+
+
+def model(system: str, **changes: object):
+    return build(tiny.MODEL, tiny.system(system, **changes), tiny.VOCABULARY, seed=0).double().eval()
+
+
+@pytest.mark.parametrize("system", ["hred", "vhred", "vhcr-ud"])
+@pytest.mark.parametrize("reading", ["paper", "release"])
+def test_batching_changes_no_score(system, reading):
+    """The authors summed log weights over a batch before the log: their bound depended on its size."""
+    network = model(system, reading=reading)
+    one, many = (score(network, DATA, size, seed=1) for size in (1, 17))
+    for name in ("num_words", "reconstruction_error", "kl_utt", "kl_conv", "error_by_turn", "words_by_turn"):
+        np.testing.assert_allclose(getattr(one, name), getattr(many, name), rtol=1e-10, atol=1e-12)
+
+
+def test_scores_stand_in_the_order_of_the_split():
+    scores = score(model("hred"), DATA, 4, seed=1)
+    words = [sum(len(u) for u in DATA.utterances(i)) for i in range(len(DATA))]
+    assert scores.num_words.tolist() == words
+
+
+def test_per_word_divides_totals_and_adds_up():
+    scores = score(model("vhcr-ud"), DATA, 4, seed=1)
+    per_word = scores.per_word()
+    assert per_word["nll_per_word"] == pytest.approx(scores.nll.sum() / DATA.num_words)
+    assert per_word["nll_per_word"] == pytest.approx(
+        per_word["reconstruction_per_word"] + per_word["kl_per_word"]
+    )
+    assert per_word["kl_per_word"] == pytest.approx(
+        per_word["kl_conv_per_word"] + per_word["kl_utt_per_word"]
+    )
+    assert per_word["kl_conv_per_word"] > 0 < per_word["kl_utt_per_word"]
+
+
+def test_by_turn_adds_up_to_the_whole_but_for_kl_conv():
+    scores = score(model("vhcr-ud"), DATA, 4, seed=1)
+    by_turn = np.sum(scores.error_by_turn)
+    assert by_turn == pytest.approx(scores.nll.sum() - scores.kl_conv.sum())
+    assert np.sum(scores.words_by_turn) == DATA.num_words
+
+
+def test_the_release_reading_scores_no_first_turn():
+    scores = score(model("vhcr-ud", reading="release"), DATA, 4, seed=1)
+    by_turn = scores.nll_per_word_by_turn()
+    assert by_turn[0] is None
+    assert all(value is not None for value in by_turn[1:])
+
+
+@pytest.mark.parametrize("system", ["vhred", "vhcr-ud"])
+def test_log_weights_do_not_depend_on_how_draws_are_grouped(system):
+    network = model(system)
+    chosen = [3, 11, 0, 8]
+    whole = log_weights(network, DATA, chosen, 6, seed=2)
+    pieces = log_weights(network, DATA, chosen, 6, seed=2, max_words=1)
+    np.testing.assert_allclose(whole, pieces, rtol=1e-10)
+    assert len(np.unique(whole.round(9))) == whole.size, "every draw is another one"
+    alone = log_weights(network, DATA, [8], 6, seed=2)
+    np.testing.assert_allclose(alone[0], whole[3], rtol=1e-10)
+
+
+def test_the_bound_tightens_with_more_samples():
+    """In expectation -log p <= IW_K <= IW_1; 400 draws in 40 groups of 10 put the average clearly below."""
+    weights = log_weights(model("vhcr-ud"), DATA, range(len(DATA)), 400, seed=3)
+    single = -weights.mean(axis=1)
+    tens = np.mean([importance_weighted_nll(weights[:, i : i + 10], 10) for i in range(0, 400, 10)], axis=0)
+    whole = importance_weighted_nll(weights, 400)
+    assert (tens < single).all()
+    assert whole.sum() < tens.sum() < single.sum()
+
+
+def test_mean_of_weights_is_taken_before_the_log_and_per_conversation():
+    weights = np.log(np.array([[1.0, 3.0], [2.0, 2.0]]))
+    np.testing.assert_allclose(importance_weighted_nll(weights, 2), [-np.log(2.0), -np.log(2.0)])
+    np.testing.assert_allclose(importance_weighted_nll(weights, 1), [0.0, -np.log(2.0)])
+    huge = np.array([[-1000.0, -1001.0]])
+    assert importance_weighted_nll(huge, 2)[0] == pytest.approx(1000 - np.log((1 + np.exp(-1)) / 2))
+
+
+def test_hred_is_exact_so_its_weights_are_its_likelihood():
+    network = model("hred")
+    torch.testing.assert_close(
+        torch.from_numpy(-log_weights(network, DATA, [5], 3, seed=0)[0]),
+        torch.full((3,), score(network, DATA, 4, seed=9).nll[5], dtype=torch.float64),
+    )
