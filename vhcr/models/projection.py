@@ -49,6 +49,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_errors: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         hidden, weight, bias, targets, grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
+        if len(grad_errors) == 0:  # what is there is zero already
+            return grad_hidden, grad_weight, grad_bias, None, None
         first_grad = grad_errors[:1]
         if bool((grad_errors == first_grad).all()):
             return grad_hidden * first_grad, grad_weight * first_grad, grad_bias * first_grad, None, None

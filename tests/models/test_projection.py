@@ -1,0 +1,119 @@
+"""The chunked output layer against the library's cross entropy, and what it keeps in memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vhcr.models import projection
+from vhcr.models.projection import OutputLayer
+
+HIDDEN, VOCABULARY, WORDS = 4, 7, 10
+# In words: one, odd (the last chunk is short), all, larger than the batch.
+CHUNKS = [1, 3, 10, 64]
+
+
+def layer_and_words(words: int = WORDS) -> tuple[OutputLayer, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        layer = OutputLayer(HIDDEN, VOCABULARY).double()
+    hidden = torch.randn(words, HIDDEN, generator=generator, dtype=torch.float64, requires_grad=True)
+    return layer, hidden, torch.randint(VOCABULARY, (words,), generator=generator)
+
+
+def library(layer: OutputLayer, hidden: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(layer.linear(hidden), targets, reduction="none")
+
+
+UPSTREAM = {
+    "sum": torch.ones(WORDS, dtype=torch.float64),
+    "mean": torch.full((WORDS,), 1.0 / WORDS, dtype=torch.float64),
+    "each its own": torch.linspace(-1.0, 2.0, WORDS, dtype=torch.float64),
+    "all but the last": torch.tensor([1.0] * (WORDS - 1) + [0.0], dtype=torch.float64),
+    "none": torch.zeros(WORDS, dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("weights", UPSTREAM)
+def test_equals_cross_entropy(weights: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "MAX_LOGITS", chunk * VOCABULARY)
+    layer, hidden, targets = layer_and_words()
+    wanted = [hidden, layer.linear.weight, layer.linear.bias]
+    errors, expected = layer(hidden, targets), library(layer, hidden, targets)
+    torch.testing.assert_close(errors, expected, rtol=1e-12, atol=1e-12)
+    got = torch.autograd.grad((errors * UPSTREAM[weights]).sum(), wanted)
+    want = torch.autograd.grad((expected * UPSTREAM[weights]).sum(), wanted)
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("weights", ["sum", "each its own"])
+def test_gradients_agree_with_finite_differences(weights: str) -> None:
+    layer, hidden, targets = layer_and_words()
+    arguments = (hidden, layer.linear.weight, layer.linear.bias)
+    assert torch.autograd.gradcheck(
+        lambda *given: projection._ChunkedCrossEntropy.apply(*given, targets, 3) * UPSTREAM[weights],
+        arguments,
+    )
+
+
+def test_backward_twice_gives_the_same() -> None:
+    """Gradients computed ahead are scaled, not overwritten."""
+    layer, hidden, targets = layer_and_words()
+    loss = layer(hidden, targets).sum() * 0.5
+    first = torch.autograd.grad(loss, [hidden, layer.linear.weight], retain_graph=True)
+    second = torch.autograd.grad(loss, [hidden, layer.linear.weight])
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_no_words_at_all() -> None:
+    """A batch of one-turn conversations has nothing to score under the release's reading.
+
+    The backward pass once scaled its gradients by a tensor of no elements, and failed.
+    """
+    layer, hidden, targets = layer_and_words(words=0)
+    errors = layer(hidden, targets)
+    assert errors.shape == (0,)
+    errors.sum().backward()
+    assert layer.linear.weight.grad is not None
+    assert (layer.linear.weight.grad == 0.0).all()
+    assert hidden.grad is not None
+    assert hidden.grad.shape == (0, HIDDEN)
+
+
+def test_large_logits_do_not_overflow() -> None:
+    layer, hidden, targets = layer_and_words()
+    errors = layer(hidden * 1e5, targets)
+    assert torch.isfinite(errors).all()
+    torch.testing.assert_close(errors, library(layer, hidden * 1e5, targets))
+
+
+def test_log_probs_are_the_same_distribution() -> None:
+    layer, hidden, targets = layer_and_words()
+    log_probs = layer.log_probs(hidden)
+    torch.testing.assert_close(log_probs.exp().sum(1), torch.ones(WORDS, dtype=torch.float64))
+    torch.testing.assert_close(-log_probs.gather(1, targets[:, None])[:, 0], layer(hidden, targets))
+
+
+def test_logits_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the size of the logits survives the forward pass, and a chunk is all that ever is."""
+    words, vocabulary, chunk = 64, 512, 4
+    monkeypatch.setattr(projection, "MAX_LOGITS", chunk * vocabulary)
+    layer = OutputLayer(HIDDEN, vocabulary)
+    hidden = torch.randn(words, HIDDEN, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    targets = torch.arange(words)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        errors = layer(hidden, targets)
+    assert max(kept) <= vocabulary * HIDDEN < words * vocabulary
+    with torch.profiler.profile(profile_memory=True) as profile:
+        errors = layer(hidden, targets)
+        errors.mean().backward()
+    largest = max(event.self_cpu_memory_usage for event in profile.events())
+    # One operation allocates at most one chunk of logits, or a gradient of the weights.
+    assert largest <= 4 * max(chunk * vocabulary, vocabulary * HIDDEN)
