@@ -49,7 +49,8 @@ class Noise:
 
     def uniform(self, purpose: str, *keys: Tensor) -> Tensor:
         """Uniform on (0, 1), float64, shaped as the integer ``keys`` broadcast together."""
-        return (_shift(self._bits(purpose, *keys), 11).double() + 0.5) * 2.0**-53
+        # 52 bits: with 53, adding the half would round the largest draw up to 1.
+        return (_shift(self._bits(purpose, *keys), 12).double() + 0.5) * 2.0**-52
 
     def normal(self, purpose: str, *keys: Tensor, size: int, dtype: torch.dtype) -> Tensor:
         """Standard normal, [*keys' shape, size], by Box and Muller (1958)."""
