@@ -72,10 +72,16 @@ class Reference:
         rows = {"r": slice(0, size), "u": slice(size, 2 * size), "n": slice(2 * size, 3 * size)}
 
         def from_input(gate: str) -> Tensor:
-            return self.weights[f"{name}.weight_ih"][rows[gate]] @ x + self.weights[f"{name}.bias_ih"][rows[gate]]
+            return (
+                self.weights[f"{name}.weight_ih"][rows[gate]] @ x
+                + self.weights[f"{name}.bias_ih"][rows[gate]]
+            )
 
         def from_state(gate: str) -> Tensor:
-            return self.weights[f"{name}.weight_hh"][rows[gate]] @ h + self.weights[f"{name}.bias_hh"][rows[gate]]
+            return (
+                self.weights[f"{name}.weight_hh"][rows[gate]] @ h
+                + self.weights[f"{name}.bias_hh"][rows[gate]]
+            )
 
         r = 1.0 / (1.0 + torch.exp(-(from_input("r") + from_state("r"))))
         u = 1.0 / (1.0 + torch.exp(-(from_input("u") + from_state("u"))))

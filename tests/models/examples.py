@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vhcr.batch import EOS, SPECIALS, UNK, Batch, pack
+from vhcr.batch import Batch, pack
 from vhcr.models import HRED, build
 from vhcr.params import ModelParams, Params, SystemParams
+from vhcr.tokenisation.vocabulary import EOS, SPECIALS, UNK
 
 VOCABULARY = 11
 WORDS = [UNK, *range(len(SPECIALS), VOCABULARY)]  # what may stand inside an utterance

@@ -49,12 +49,8 @@ def test_fast_model_equals_the_equations(
     loss = objective.loss(output, weight, model.system.bag_of_words_weight)
     loss.backward()
 
-    leaves = {
-        key: value.detach().clone().requires_grad_(True) for key, value in model.named_parameters()
-    }
-    reference = Reference(
-        leaves, sizes(layers), system(name, reading, **changes), NOISE, training=training
-    )
+    leaves = {key: value.detach().clone().requires_grad_(True) for key, value in model.named_parameters()}
+    reference = Reference(leaves, sizes(layers), system(name, reading, **changes), NOISE, training=training)
     by_index = dict(zip(INDEX, CONVERSATIONS, strict=True))
     scores = [reference.conversation(by_index[index], index) for index in batch.index.tolist()]
     expected = reference.loss(scores, weight)
@@ -79,9 +75,7 @@ def test_fast_model_equals_the_equations(
 def test_the_oracle_drops_some_and_keeps_some() -> None:
     """The comparison above would prove nothing of drops that never or always fall."""
     reference = Reference({"h_unk": torch.zeros(1)}, sizes(), system("vhcr", **DROPS), NOISE, training=True)
-    dropped = {
-        float(reference.heard(torch.ones(1), index, turn)) for index in INDEX for turn in range(4)
-    }
+    dropped = {float(reference.heard(torch.ones(1), index, turn)) for index in INDEX for turn in range(4)}
     inputs = {
         word
         for index, turns in zip(INDEX, CONVERSATIONS, strict=True)

@@ -1,0 +1,156 @@
+"""Our recurrent kernels against torch.nn.GRU, forward and gradient, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from vhcr.models.recurrent import GRU, BidirectionalGRU, GRULayer, _PackedGRU
+
+# Sequences alive per step: usual, one step, one sequence, all equal, and a long tail.
+PATTERNS = [(4, 3, 3, 1), (5,), (1, 1, 1, 1), (3, 3, 3), (6, 2, 1, 1, 1, 1, 1)]
+INPUT, HIDDEN = 3, 4
+
+
+def copy_weights(layers: Iterable[GRULayer], library: nn.GRU, suffix: str = "") -> None:
+    with torch.no_grad():
+        for number, layer in enumerate(layers):
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                getattr(layer, name).copy_(getattr(library, f"{name}_l{number}{suffix}"))
+
+
+def randn(seed: int, *shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
+
+
+def close(actual: Tensor | None, expected: Tensor | None) -> None:
+    assert actual is not None
+    assert expected is not None
+    torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-12)
+
+
+def seeded(module: type[nn.Module], *arguments: int, **options: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(8)
+        return module(*arguments, **options).double()
+
+
+def offsets(sizes: tuple[int, ...]) -> list[int]:
+    return [sum(sizes[:step]) for step in range(len(sizes))]
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("sizes", PATTERNS)
+def test_gru_equals_the_library(sizes: tuple[int, ...], layers: int) -> None:
+    ours, library = seeded(GRU, INPUT, HIDDEN, layers), seeded(nn.GRU, INPUT, HIDDEN, num_layers=layers)
+    assert isinstance(ours, GRU)
+    assert isinstance(library, nn.GRU)
+    copy_weights((layer for layer in ours.layers if isinstance(layer, GRULayer)), library)
+    inputs, start = randn(0, sum(sizes), INPUT), randn(1, sizes[0], layers, HIDDEN)
+    upstream = randn(2, sum(sizes), HIDDEN).detach()
+
+    outputs = ours(inputs, start, sizes)
+    assert outputs.shape == (sum(sizes), layers, HIDDEN)
+    ours_grads = torch.autograd.grad((outputs[:, -1] * upstream).sum(), [inputs, start, *ours.parameters()])
+
+    packed = PackedSequence(inputs, torch.tensor(sizes))
+    expected, last = library(packed, start.transpose(0, 1))
+    expected_grads = torch.autograd.grad(
+        (expected.data * upstream).sum(), [inputs, start, *library.parameters()]
+    )
+
+    close(outputs[:, -1], expected.data)
+    for got, want in zip(ours_grads, expected_grads, strict=True):
+        close(got, want)
+    # The final state of every layer too: f_cxt goes on from it when a conversation is continued.
+    for sequence in range(sizes[0]):
+        length = sum(size > sequence for size in sizes)
+        close(outputs[offsets(sizes)[length - 1] + sequence], last[:, sequence])
+
+
+@pytest.mark.parametrize("sizes", PATTERNS)
+def test_gradients_agree_with_finite_differences(sizes: tuple[int, ...]) -> None:
+    arguments = (
+        randn(3, sum(sizes), 3 * HIDDEN), randn(4, sizes[0], HIDDEN), randn(5, 3 * HIDDEN, HIDDEN),
+        randn(6, 3 * HIDDEN),
+    )  # fmt: skip
+    assert torch.autograd.gradcheck(lambda *given: _PackedGRU.apply(*given, sizes), arguments)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_states_of_sequences_that_never_start_get_no_gradient(layers: int) -> None:
+    """f_cxt holds a start for every conversation, also for those of one turn, which it never runs."""
+    ours = seeded(GRU, INPUT, HIDDEN, layers)
+    start = randn(1, 5, layers, HIDDEN)
+    ours(randn(0, 3, INPUT), start, (2, 1)).sum().backward()
+    assert start.grad is not None
+    assert (start.grad[:2] != 0.0).all()
+    assert (start.grad[2:] == 0.0).all()
+
+
+def test_inputs_are_not_modified() -> None:
+    sizes = (3, 2)
+    ours = seeded(GRU, INPUT, HIDDEN, 1)
+    inputs, start = randn(0, 5, INPUT), randn(1, 3, 1, HIDDEN)
+    before = [inputs.detach().clone(), start.detach().clone()]
+    outputs = ours(inputs, start, sizes)
+    kept = outputs.detach().clone()
+    outputs.sum().backward()
+    assert torch.equal(inputs.detach(), before[0])
+    assert torch.equal(start.detach(), before[1])
+    assert torch.equal(outputs.detach(), kept)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("lengths", [[4, 3, 3, 1], [1], [5], [2, 2, 2]])
+def test_bidirectional_gru_equals_the_library(lengths: list[int], layers: int) -> None:
+    ours = seeded(BidirectionalGRU, INPUT, HIDDEN, layers)
+    library = seeded(nn.GRU, INPUT, HIDDEN, num_layers=layers, bidirectional=True)
+    assert isinstance(ours, BidirectionalGRU)
+    assert isinstance(library, nn.GRU)
+    copy_weights((layer for layer in ours.forwards if isinstance(layer, GRULayer)), library)
+    copy_weights((layer for layer in ours.backwards if isinstance(layer, GRULayer)), library, "_reverse")
+    sizes = tuple(sum(length > step for length in lengths) for step in range(lengths[0]))
+    begin = offsets(sizes)
+    mirrored = torch.tensor(
+        [begin[lengths[s] - 1 - step] + s for step in range(len(sizes)) for s in range(sizes[step])]
+    )
+    last = torch.tensor([begin[length - 1] + s for s, length in enumerate(lengths)])
+    inputs = randn(0, sum(sizes), INPUT)
+    upstream = randn(2, len(lengths), 2 * HIDDEN).detach()
+
+    output = ours(inputs, sizes, mirrored, last)
+    _, final = library(PackedSequence(inputs, torch.tensor(sizes)))
+    expected = torch.cat([final[-2], final[-1]], dim=1)
+    close(output, expected)
+    got = torch.autograd.grad((output * upstream).sum(), inputs)
+    want = torch.autograd.grad((expected * upstream).sum(), inputs)
+    close(got[0], want[0])
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_steps_equal_the_unrolled_network(layers: int) -> None:
+    ours = seeded(GRU, INPUT, HIDDEN, layers)
+    assert isinstance(ours, GRU)
+    inputs, state = randn(0, 4 * 5, INPUT), randn(1, 4, layers, HIDDEN)
+    unrolled = ours(inputs, state, (4,) * 5)
+    for step in range(5):
+        here = slice(4 * step, 4 * step + 4)
+        state = ours.step(inputs[here], state)
+        close(state, unrolled[here])
+
+
+def test_recurrent_weights_start_orthogonal_and_the_update_gate_open() -> None:
+    """As the authors' program starts them: states are remembered at first."""
+    layer = seeded(GRULayer, 6, 5)
+    assert isinstance(layer, GRULayer)
+    for gate in layer.weight_hh.detach().split(5):
+        torch.testing.assert_close(gate @ gate.t(), torch.eye(5, dtype=torch.float64), atol=1e-5, rtol=0.0)
+    assert (layer.bias_hh[5:10] == 2.0).all()
+    assert (layer.bias_hh[:5] != 2.0).all()
+    assert (layer.bias_hh[10:] != 2.0).all()
