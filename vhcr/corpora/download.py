@@ -100,13 +100,15 @@ def fetch(
     folder: Path | None = None,
     *,
     sha256: str | None = None,
+    accept: Callable[[Fetched], None] | None = None,
     patience: Patience | None = None,
 ) -> Fetched:
     """Fetch a file from the first of ``urls`` that gives it, into ``folder`` (.work/downloads).
 
     A complete file of an earlier call is used again, after its digest was compared with the one noted
     then. An incomplete one is resumed if the server still has the same version, by ETag, Last-Modified
-    and size; else the transfer starts over.
+    and size; else the transfer starts over. ``accept`` makes use of the file, and raises CorpusError to
+    refuse it (a damaged archive); it is then thrown away, and the next mirror asked.
 
     Raises:
         CorpusError: no mirror gave the file (each is listed with its answer), or the disk is full.
@@ -120,14 +122,17 @@ def fetch(
         for url in urls:
             found = _complete(_place(folder, url), url, sha256)
             if found is not None:
-                logger.info("%s was fetched before", found.path.name)
-                return found
+                logger.info("%s was fetched before", base_name(url))
+                try:
+                    return _accepted(found, accept)
+                except _MirrorError as error:
+                    logger.warning("%s: %s; fetching it anew", base_name(url), error)
         answers = []
         timeout = httpx.Timeout(patience.read_seconds, connect=patience.connect_seconds)
         with httpx.Client(timeout=timeout, follow_redirects=True) as client:
             for url in urls:
                 try:
-                    return _from_mirror(client, url, folder, sha256, patience)
+                    return _accepted(_from_mirror(client, url, folder, sha256, patience), accept)
                 except _MirrorError as error:
                     logger.warning("%s: %s", public(url), error)
                     answers.append(f"  {public(url)}: {error}")
@@ -141,6 +146,16 @@ def fetch(
         f"cannot fetch {name}; every mirror was asked:\n" + "\n".join(answers) + "\n"
         f"A copy of {name} in a folder named by {SOURCES_VARIABLE}, or named by source.path, is used instead."
     )
+
+
+def _accepted(found: Fetched, accept: Callable[[Fetched], None] | None) -> Fetched:
+    if accept is not None:
+        try:
+            accept(found)
+        except CorpusError as error:
+            found.path.unlink()
+            raise _MirrorError(str(error)) from error
+    return found
 
 
 def find_local(*names: str) -> Path | None:
