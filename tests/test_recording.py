@@ -1,0 +1,285 @@
+"""A run's numbers in MLflow: each point once, whatever was interrupted or repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vhcr import recording
+from vhcr.errors import DataError
+from vhcr.recording import MlflowRun, RecordingError, import_run, run_tags
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for all tests here: creating the tables takes a second or two."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def corpus(
+    database: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """The name of a corpus of which MLflow has no run yet, with an experiment of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    return "c" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
+
+
+def row(step: int, split: str = "train", **values: float) -> dict[str, Any]:
+    return {"step": step, "epoch": step // 10, "split": split, "nll_per_word": 5.0 - step / 100, **values}
+
+
+def points(run: MlflowRun, name: str) -> list[tuple[int, float]]:
+    history = recording.client().get_metric_history(run.run_id, name)
+    return sorted((metric.step, metric.value) for metric in history)
+
+
+def start(corpus: str, run_id: str | None = None, **params: Any) -> MlflowRun:
+    name = recording.experiment_name(corpus)
+    return MlflowRun.start(name, "vhcr-ud-0", params, {"system": "vhcr-ud"}, run_id)
+
+
+def num_runs(corpus: str) -> int:
+    connected = recording.client()
+    experiment = connected.get_experiment_by_name(recording.experiment_name(corpus))
+    return len(connected.search_runs([experiment.experiment_id]))
+
+
+def test_curves_are_named_by_split_and_column(corpus: str) -> None:
+    run = start(corpus)
+    run.log_rows([row(10, kl_conv_per_word=0.25), row(10, "validation", kl_conv_per_word=0.5)])
+    assert points(run, "train/kl_conv_per_word") == [(10, 0.25)]
+    assert points(run, "validation/kl_conv_per_word") == [(10, 0.5)]
+    assert points(run, "train/epoch") == [(10, 1.0)]
+
+
+def test_a_resumed_run_is_the_same_run_without_double_points(corpus: str) -> None:
+    """After a crash, training repeats the steps since its checkpoint; their points are there already."""
+    first = start(corpus, seed=0)
+    first.log_rows([row(step) for step in (10, 20, 30)])
+    again = start(corpus, first.run_id, seed=0)
+    again.log_rows([row(step) for step in (20, 30, 40)])
+    again.finish()
+    assert again.run_id == first.run_id
+    assert [step for step, _ in points(first, "train/nll_per_word")] == [10, 20, 30, 40]
+    stored = recording.client().get_run(first.run_id)
+    assert stored.info.status == "FINISHED"
+    assert num_runs(corpus) == 1
+
+
+def test_a_gap_is_filled_after_a_crash(corpus: str) -> None:
+    """Knowing only the last step would lose what a failed request left out in the middle."""
+    first = start(corpus)
+    first.log_rows([row(10), row(30)])
+    again = start(corpus, first.run_id)
+    again.log_rows([row(10), row(20), row(30)])
+    assert [step for step, _ in points(first, "train/nll_per_word")] == [10, 20, 30]
+
+
+def test_a_run_that_mlflow_lost_is_replaced(corpus: str, caplog: pytest.LogCaptureFixture) -> None:
+    run = start(corpus, "0123456789abcdef0123456789abcdef", seed=3)
+    assert run.run_id != "0123456789abcdef0123456789abcdef"
+    assert "0123456789abcdef" in caplog.text
+    assert recording.client().get_run(run.run_id).data.params == {"seed": "3"}
+
+
+def test_more_points_and_parameters_than_one_request_takes(corpus: str) -> None:
+    run = MlflowRun.start(recording.experiment_name(corpus), "many", {f"p{i}": i for i in range(230)}, {})
+    run.log_rows([row(step) for step in range(1200)])
+    assert len(points(run, "train/nll_per_word")) == 1200
+    assert len(recording.client().get_run(run.run_id).data.params) == 230
+
+
+def test_observing_a_training_sends_at_the_end_of_an_epoch(corpus: str) -> None:
+    run = start(corpus)
+    run.recorded([row(10)], 1500.0)
+    assert points(run, "train/nll_per_word") == []  # waits: a request per row would cost more than the step
+    run.recorded([row(20)], 1600.0)
+    run.recorded([row(20, "validation")], 1600.0)
+    assert [step for step, _ in points(run, "train/nll_per_word")] == [10, 20]
+    assert points(run, "train/words_per_second") == [(10, 1500.0), (20, 1600.0)]
+    assert points(run, "validation/nll_per_word") == [(20, 4.8)]
+
+
+def test_a_failing_server_stops_no_training(
+    corpus: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    run = start(corpus)
+    original = run._client.log_batch
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise MlflowException("no route to host")
+
+    monkeypatch.setattr(run._client, "log_batch", refuse)
+    run.log_rows([row(10)])
+    assert "no route to host" in caplog.text
+    monkeypatch.setattr(run._client, "log_batch", original)
+    run.log_rows([row(20)])
+    assert points(run, "train/nll_per_word") == []  # still left alone
+    run.finish()
+    assert [step for step, _ in points(run, "train/nll_per_word")] == [10, 20]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "FINISHED"), (RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
+def test_the_status_says_how_it_ended(corpus: str, error: type[BaseException] | None, status: str) -> None:
+    run = start(corpus)
+
+    def body() -> None:
+        with run:
+            if error is not None:
+                raise error
+
+    if error is None:
+        body()
+    else:
+        with pytest.raises(error):
+            body()
+    assert recording.client().get_run(run.run_id).info.status == status
+
+
+def test_an_interrupted_training_is_killed_not_failed(corpus: str) -> None:
+    from vhcr.training.loop import Interrupted
+
+    run = start(corpus)
+    with pytest.raises(Interrupted), run:
+        raise Interrupted("stopped at step 3")
+    assert recording.client().get_run(run.run_id).info.status == "KILLED"
+
+
+def test_artifacts_dataset_and_tags(corpus: str, tmp_path: Path) -> None:
+    (tmp_path / "samples.txt").write_text("hello", encoding="utf-8")
+    run = start(corpus)
+    run.log_artifacts([tmp_path / "samples.txt"], "samples")
+    for _ in range(2):  # as a resumed run does
+        run.log_dataset("toy", "abc123", "data/tokenised/toy", {"train": 2400})
+    run.set_tags({"report": "reports/toy/index.html"})
+    stored = recording.client().get_run(run.run_id)
+    assert [item.path for item in recording.client().list_artifacts(run.run_id, "samples")] == [
+        "samples/samples.txt"
+    ]
+    assert [item.dataset.digest for item in stored.inputs.dataset_inputs] == ["abc123"]
+    assert stored.data.tags["report"] == "reports/toy/index.html"
+    with pytest.raises(DataError, match=r"nowhere\.txt"):
+        run.log_artifacts([tmp_path / "nowhere.txt"])
+
+
+def test_tags_name_the_flow_run_and_the_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {
+        "corpus": "toy",
+        "system": "hred",
+        "seed": 7,
+        "data_hash": "d1",
+        "device": "cpu",
+    }
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.delenv("VHCR_FLOW_RUN_ID", raising=False)
+    plain = run_tags(**arguments, root=tmp_path)
+    assert plain["started_by"] == "command"
+    assert (plain["data_hash"], plain["seed"], plain["system"]) == ("d1", "7", "hred")
+    assert "git_commit" not in plain  # not a repository
+    monkeypatch.setenv("VHCR_FLOW_RUN_ID", "f-1")
+    by_flow = run_tags(**arguments, root=tmp_path)
+    assert (by_flow["started_by"], by_flow["flow_run_id"]) == ("prefect", "f-1")
+
+
+def write_run(corpus: str, folder: Path, mlflow_run_id: str | None = None) -> None:
+    folder.mkdir(parents=True)
+    info = {
+        "format": 1,
+        "corpus": corpus,
+        "system": "vhcr-ud",
+        "seed": 0,
+        "data_hash": "d1",
+        "mlflow_run_id": mlflow_run_id,
+        "code_version": "c0ffee",
+        "dirty": False,
+        "device": "cuda",
+        "params": {"model": {"z_utt_size": 16}, "training": {"learning_rate": 0.003}},
+    }
+    (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    (folder / "curves.csv").write_text(
+        "step,epoch,split,nll_per_word\n10,0,train,4.5\n10,0,validation,4.25\n20,1,train,4.0\n",
+        encoding="utf-8",
+    )
+    (folder / "metrics.json").write_text('{"best": {"nll_per_word": 4.25}, "steps": 20}', encoding="utf-8")
+
+
+def test_a_run_kept_as_files_is_imported_exactly_once(corpus: str, tmp_path: Path) -> None:
+    write_run(corpus, tmp_path / "run")
+    first = import_run(tmp_path / "run")
+    assert import_run(tmp_path / "run") == first
+    assert num_runs(corpus) == 1
+    connected = recording.client()
+    stored = connected.get_run(first)
+    assert stored.data.params == {"model.z_utt_size": "16", "training.learning_rate": "0.003"}
+    assert stored.data.metrics["training/best.nll_per_word"] == 4.25
+    assert stored.data.tags["git_commit"] == "c0ffee"
+    assert len(connected.get_metric_history(first, "train/nll_per_word")) == 2
+
+
+def test_import_completes_the_run_it_was_recorded_under(corpus: str, tmp_path: Path) -> None:
+    run = start(corpus)
+    run.log_rows([row(10)])
+    write_run(corpus, tmp_path / "run", run.run_id)
+    assert import_run(tmp_path / "run") == run.run_id
+    assert [step for step, _ in points(run, "train/nll_per_word")] == [10, 20]
+    assert recording.client().get_run(run.run_id).data.tags["system"] == "vhcr-ud"
+
+
+def test_import_names_the_missing_file(corpus: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"run\.json"):
+        import_run(tmp_path / "nothing")
+    write_run(corpus, tmp_path / "run")
+    (tmp_path / "run" / "curves.csv").unlink()
+    with pytest.raises(DataError, match=r"curves\.csv"):
+        import_run(tmp_path / "run")
+
+
+def test_an_unusable_store_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(RecordingError) as caught:
+        recording.client("http://ann:secret@127.0.0.1:9")
+    assert "127.0.0.1:9" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_recording_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VHCR_MLFLOW", raising=False)
+    assert recording.available()
+    monkeypatch.setenv("VHCR_MLFLOW", "off")
+    assert not recording.available()
+
+
+@pytest.mark.slow
+def test_four_processes_may_use_a_new_database_first(tmp_path: Path) -> None:
+    """Created without the lock, the tables of a new database are made twice, and a process dies of it."""
+    code = (
+        "from vhcr.recording import MlflowRun; import sys;"
+        "run = MlflowRun.start('vhcr-toy', sys.argv[1], {'a': 1}, {}, uri='sqlite:///' + sys.argv[2]);"
+        "run.log_metrics({'x': 1.0}); run.finish()"
+    )
+    command = [sys.executable, "-c", code]
+    started = [
+        subprocess.Popen([*command, f"r{i}", str(tmp_path / "new.db")], cwd=ROOT, stderr=subprocess.PIPE)
+        for i in range(4)
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    connected = recording.client(f"sqlite:///{tmp_path / 'new.db'}")
+    experiment = connected.get_experiment_by_name("vhcr-toy")
+    assert len(connected.search_runs([experiment.experiment_id])) == 4
