@@ -1,0 +1,381 @@
+"""The paper's claims, and what our numbers make of each, by rules that are stated with the verdict.
+
+A comparison is decided by the paired bootstrap interval: supported when all of it lies on the claimed
+side of zero, not supported when all of it lies on the other, undecided between. What a claim about a KL
+curve takes for vanished or alive is a constant below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from vhcr.evaluation.statistics import Interval
+from vhcr.report.evidence import Evidence
+from vhcr.report.results import EMBEDDING_METRICS, Run, label, number
+
+Verdict = Literal["supported", "not supported", "undecided", "not run"]
+
+VANISHED = 0.02  # nats per word: under a quarter of a nat for an utterance of ten words
+ALIVE = 0.05  # nats per word; the paper's smallest KL that it counts as use is 0.113 (Ubuntu, VHRED)
+FALLING = 0.1  # share of a KL that may be lost over the last quarter of training and still be stable
+NARROW = 0.05  # prior variance ratio under which priors count as separate points (Fig. 2)
+
+
+class Finding(NamedTuple):
+    """A verdict and the numbers it rests on."""
+
+    verdict: Verdict
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, where, how we decide, and what came out."""
+
+    text: str
+    where: str
+    rule: str
+    finding: Finding
+
+
+def claims(evidence: Evidence) -> list[Claim]:
+    """All claims that concern this corpus, in the paper's order, those without a run last."""
+    judged = [
+        Claim(text, where, rule, judge(evidence))
+        for text, where, rule, judge, corpora in _CLAIMS
+        if corpora is None or evidence.results.paper_corpus in corpora
+    ]
+    return sorted(judged, key=lambda claim: claim.finding.verdict == "not run")
+
+
+def signed(interval: Interval, digits: int = 3) -> str:
+    """ "-0.012 [-0.020, -0.004]"."""
+    estimate, low, high = (f"{value:+.{digits}f}".replace("-", "−") for value in interval)
+    return f"{estimate} [{low}, {high}]"
+
+
+def _together(verdicts: Sequence[Verdict]) -> Verdict:
+    """All must hold: one that fails is enough to fail, one that is open leaves it open."""
+    for worst in ("not supported", "undecided", "not run"):
+        if worst in verdicts:
+            return worst
+    return "supported"
+
+
+def _need(evidence: Evidence, *systems: str) -> Finding | None:
+    missing = [label(system) for system in systems if not evidence.results.of(system)]
+    return Finding("not run", f"needs {' and '.join(missing)}") if missing else None
+
+
+def _compare(evidence: Evidence, system: str, other: str, key: str, sign: int) -> Finding:
+    """Is ``sign`` x (system - other) > 0?"""
+    name = f"{label(system)} − {label(other)}"
+    difference = evidence.difference(system, other, key)
+    if difference is None:
+        return Finding("undecided", f"{name}: the runs lack numbers per conversation")
+    side = sign * (1 if difference.low > 0 else -1 if difference.high < 0 else 0)
+    verdict: Verdict = "supported" if side > 0 else "not supported" if side < 0 else "undecided"
+    return Finding(verdict, f"{name}: {signed(difference)}")
+
+
+def _all_compare(evidence: Evidence, pairs: Sequence[tuple[str, str]], key: str, sign: int) -> Finding:
+    present = [pair for pair in pairs if not _need(evidence, *pair)]
+    if not present:
+        return Finding("not run", "needs " + " and ".join(dict.fromkeys(label(s) for p in pairs for s in p)))
+    findings = [_compare(evidence, *pair, key, sign) for pair in present]
+    return Finding(_together([f.verdict for f in findings]), "; ".join(f.evidence for f in findings))
+
+
+def kl_course(run: Run) -> list[tuple[float, float]]:
+    """(step, KL in nats per word) of the validation split over training, without gaps."""
+    curves = run.curves
+    if "kl_per_word" not in curves:
+        return []
+    rows = zip(curves["step"], curves["split"], curves["kl_per_word"], strict=True)
+    return [(step, kl) for step, split, kl in rows if split == "validation" and None not in (step, kl)]
+
+
+def _last_weight(run: Run) -> float | None:
+    weights = [weight for weight in run.curves.get("kl_weight", ()) if weight is not None]
+    return weights[-1] if weights else None
+
+
+def _quarter_change(course: Sequence[tuple[float, float]]) -> float | None:
+    """Relative change of the KL over the last quarter of training."""
+    if len(course) < 4:
+        return None
+    start = next((kl for step, kl in course if step >= 0.75 * course[-1][0]), None)
+    return course[-1][1] / start - 1 if start else None
+
+
+def _kl_end(evidence: Evidence, system: str) -> tuple[list[str], list[Verdict]]:
+    """Per seed: what its KL came to, and whether that is vanished ("supported") or stable ("not")."""
+    texts: list[str] = []
+    verdicts: list[Verdict] = []
+    for run in evidence.results.of(system):
+        course = kl_course(run)
+        if not course:
+            texts.append(f"{run.name}: no curve")
+            verdicts.append("undecided")
+            continue
+        last, change, weight = course[-1][1], _quarter_change(course), _last_weight(run)
+        text = f"{run.name}: KL {last:.3f} at step {course[-1][0]:,.0f}"
+        if change is not None:
+            text += f", {change:+.0%} over the last quarter".replace("-", "−")
+        if weight is not None and weight < 1:
+            text += f" (KL weight only reached {weight:.2f})"
+        texts.append(text)
+        verdict: Verdict = "undecided"
+        if last < VANISHED and (weight is None or weight >= 1):
+            verdict = "supported"
+        elif last >= ALIVE and (weight is None or weight >= 1) and change is not None and change > -FALLING:
+            verdict = "not supported"
+        verdicts.append(verdict)
+    return texts, verdicts
+
+
+def _vanishes(system: str) -> Callable[[Evidence], Finding]:
+    def judge(evidence: Evidence) -> Finding:
+        if missing := _need(evidence, system):
+            return missing
+        texts, verdicts = _kl_end(evidence, system)
+        agreed: Verdict = verdicts[0] if len(set(verdicts)) == 1 else "undecided"
+        return Finding(agreed, "; ".join(texts))
+
+    return judge
+
+
+def _stays(evidence: Evidence) -> Finding:
+    if missing := _need(evidence, "vhcr-ud"):
+        return missing
+    texts, verdicts = _kl_end(evidence, "vhcr-ud")
+    turned: dict[Verdict, Verdict] = {"supported": "not supported", "not supported": "supported"}
+    agreed: Verdict = turned.get(verdicts[0], "undecided") if len(set(verdicts)) == 1 else "undecided"
+    return Finding(agreed, "; ".join(texts))
+
+
+def _higher_word_drop(evidence: Evidence) -> Finding:
+    systems = [
+        system
+        for system in evidence.results.systems
+        if any(
+            (number(run.training, "params", "system", "word_drop") or 0) >= 0.5
+            and _architecture(run) == "vhred"
+            for run in evidence.results.of(system)
+        )
+    ]
+    if not systems:
+        return Finding("not run", "needs VHRED with word drop of 0.5 or 0.75")
+    findings = [_vanishes(system)(evidence) for system in systems]
+    return Finding(_together([f.verdict for f in findings]), "; ".join(f.evidence for f in findings))
+
+
+def _architecture(run: Run) -> str | None:
+    params = run.training.get("params")
+    system = params.get("system") if isinstance(params, dict) else None
+    return system.get("architecture") if isinstance(system, dict) else None
+
+
+def _hred_lowest(evidence: Evidence) -> Finding:
+    others = [system for system in evidence.results.systems if system in _VARIATIONAL]
+    return _all_compare(evidence, [("hred", other) for other in others] or [("hred", "vhred")], _NLL, -1)
+
+
+def _bow_extreme(evidence: Evidence) -> Finding:
+    others = [s for s in evidence.results.systems if s in _VARIATIONAL and s != "vhred-bow"] or ["vhred"]
+    pairs = [("vhred-bow", other) for other in others]
+    kl, nll = (_all_compare(evidence, pairs, key, +1) for key in ("kl_per_word", _NLL))
+    return Finding(_together([kl.verdict, nll.verdict]), f"KL: {kl.evidence}. NLL: {nll.evidence}")
+
+
+def _both_levels(evidence: Evidence) -> Finding:
+    if missing := _need(evidence, "vhcr-ud"):
+        return missing
+    texts, verdicts = [], []
+    for name, key in (("z_conv", "kl_conv_per_word"), ("z_utt", "kl_utt_per_word")):
+        interval = evidence.interval("vhcr-ud", key)
+        if interval is None:
+            return Finding("undecided", "the runs lack numbers per conversation")
+        verdict: Verdict = (
+            "supported"
+            if interval.low >= VANISHED
+            else "not supported"
+            if interval.high < VANISHED
+            else "undecided"
+        )
+        verdicts.append(verdict)
+        texts.append(f"{name} {interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]")
+    return Finding(_together(verdicts), "; ".join(texts))
+
+
+def _vhcr_best_responses(evidence: Evidence) -> Finding:
+    if missing := _need(evidence, "vhcr-ud"):
+        return missing
+    others = [system for system in evidence.results.systems if system in _TABLE_3 and system != "vhcr-ud"]
+    if not others:
+        return Finding("not run", "needs another system of Table 3")
+    won, lost, texts = 0, 0, []
+    keys = [f"{metric}_{turns}turn" for turns in (1, 3) for metric in EMBEDDING_METRICS]
+    measured = [key for key in keys if evidence.mean("vhcr-ud", key) is not None]
+    for key in measured:
+        findings = [_compare(evidence, "vhcr-ud", other, key, +1) for other in others]
+        won += all(finding.verdict == "supported" for finding in findings)
+        lost += any(finding.verdict == "not supported" for finding in findings)
+    texts.append(f"ahead of all others in {won} of {len(measured)} scores, behind some other in {lost}")
+    for other in others:
+        if difference := evidence.difference("vhcr-ud", other, "average_1turn"):
+            texts.append(f"Average, 1 turn, − {label(other)}: {signed(difference)}")
+    half = len(measured) / 2
+    verdict: Verdict = "undecided"
+    if measured:
+        verdict = "supported" if won > half else "not supported" if lost > half else "undecided"
+    return Finding(verdict, "; ".join(texts))
+
+
+def _hred_responses(others: Sequence[str], sign: int) -> Callable[[Evidence], Finding]:
+    def judge(evidence: Evidence) -> Finding:
+        present = [system for system in others if evidence.results.of(system)]
+        if not present or _need(evidence, "hred"):
+            return Finding("not run", f"needs HRED and {' or '.join(map(label, others))}")
+        keys = [f"{metric}_{turns}turn" for turns in (1, 3) for metric in EMBEDDING_METRICS]
+        findings = [_compare(evidence, "hred", other, key, sign) for other in present for key in keys]
+        yes = sum(finding.verdict == "supported" for finding in findings)
+        no = sum(finding.verdict == "not supported" for finding in findings)
+        verdict: Verdict = "undecided"
+        if max(yes, no) > len(findings) / 2:
+            verdict = "supported" if yes > no else "not supported"
+        word = "below" if sign < 0 else "above"
+        return Finding(verdict, f"HRED {word} in {yes} of {len(findings)} comparisons, the reverse in {no}")
+
+    return judge
+
+
+def _prior_narrows(evidence: Evidence) -> Finding:
+    if missing := _need(evidence, "vhred-zonly"):
+        return missing
+    ratios = {
+        run.name: number(run.metrics, "diagnostics", "prior_variance_ratio")
+        for run in evidence.results.of("vhred-zonly")
+    }
+    known = [ratio for ratio in ratios.values() if ratio is not None]
+    if len(known) < len(ratios):
+        return Finding("undecided", "the runs lack the prior's variance ratio")
+    texts, verdicts = _kl_end(evidence, "vhred-zonly")
+    narrow: Verdict = "supported" if max(known) < NARROW else "undecided"
+    if min(known) > 1:
+        narrow = "not supported"
+    shown = "; ".join(f"{name}: ratio {ratio:.3f}" for name, ratio in ratios.items())
+    return Finding(_together([narrow, *verdicts]), f"{shown}; {'; '.join(texts)}")
+
+
+_NLL = "nll_per_word"
+_VARIATIONAL = ("vhred", "vhred-wd", "vhred-ud", "vhred-bow", "vhred-zonly", "vhcr", "vhcr-ud")
+_TABLE_3 = ("hred", "vhred", "vhred-wd", "vhred-bow", "vhcr-ud")
+_BOOTSTRAP_RULE = "The 95 % interval of each paired difference, in nats per word, lies on the claimed side."
+_VANISH_RULE = (
+    f"At the last validation, with the KL weight at 1, the KL is under {VANISHED} nats a word (supported), "
+    f"or at least {ALIVE} and not down by more than {FALLING:.0%} over the last quarter of training (not "
+    "supported); all seeds agree."
+)
+
+_CLAIMS: tuple[tuple[str, str, str, Callable[[Evidence], Finding], tuple[str, ...] | None], ...] = (
+    ("HRED has the lowest NLL", "Table 1, section 4.2", _BOOTSTRAP_RULE, _hred_lowest, None),
+    (
+        "VHRED ignores its latent variable: its KL vanishes",
+        "Section 3.3",
+        _VANISH_RULE,
+        _vanishes("vhred"),
+        None,
+    ),
+    (
+        "Word drop does not keep VHRED's KL from vanishing",
+        "Fig. 1",
+        _VANISH_RULE,
+        _vanishes("vhred-wd"),
+        None,
+    ),
+    ("Nor does a higher word drop, 0.5 or 0.75", "Section 3.4", _VANISH_RULE, _higher_word_drop, None),
+    (
+        "Utterance drop alone does not save VHRED",
+        "Fig. 4, section 3.6",
+        _VANISH_RULE,
+        _vanishes("vhred-ud"),
+        None,
+    ),
+    (
+        "A decoder that sees z_utt alone degenerates too, its priors shrinking to points",
+        "Fig. 2, section 3.4",
+        f"The ratio E[var] / Var(mu) of the prior is under {NARROW} and the KL vanishes, in all seeds; not "
+        "supported where the ratio stays above 1 or the KL stays.",
+        _prior_narrows,
+        None,
+    ),
+    (
+        "VHCR with utterance drop keeps a high and stable KL",
+        "Fig. 4, section 3.5",
+        f"At the last validation, with the KL weight at 1, the KL is at least {ALIVE} nats a word and not "
+        f"down by more than {FALLING:.0%} over the last quarter of training; not supported where it is under "
+        f"{VANISHED}; all seeds agree.",
+        _stays,
+        None,
+    ),
+    (
+        "VHCR with utterance drop uses its latents more than VHRED and VHRED + w.d",
+        "Table 2",
+        _BOOTSTRAP_RULE,
+        lambda e: _all_compare(e, [("vhcr-ud", "vhred"), ("vhcr-ud", "vhred-wd")], "kl_per_word", +1),
+        None,
+    ),
+    (
+        "Without utterance drop, VHCR uses its latents less",
+        "Section 3.5",
+        _BOOTSTRAP_RULE,
+        lambda e: _all_compare(e, [("vhcr", "vhcr-ud")], "kl_per_word", -1),
+        None,
+    ),
+    (
+        "VHCR encodes information in z_conv as well as in z_utt",
+        "Table 2",
+        f"The 95 % intervals of both KL terms lie above {VANISHED} nats a word.",
+        _both_levels,
+        None,
+    ),
+    (
+        "Bag-of-words loss gives the highest KL, at the cost of the highest NLL",
+        "Table 1",
+        _BOOTSTRAP_RULE,
+        _bow_extreme,
+        None,
+    ),
+    (
+        "VHCR with utterance drop has a lower NLL than VHRED + bow",
+        "Table 1",
+        _BOOTSTRAP_RULE,
+        lambda e: _all_compare(e, [("vhcr-ud", "vhred-bow")], _NLL, -1),
+        None,
+    ),
+    (
+        "VHCR with utterance drop responds best by most embedding metrics",
+        "Table 3",
+        "Of Average, Extrema and Greedy with 1 and 3 turns, more than half have VHCR + u.d ahead of every "
+        "other system by its 95 % interval (supported), or behind some other (not supported).",
+        _vhcr_best_responses,
+        None,
+    ),
+    (
+        "HRED responds worst",
+        "Table 3, section 4.3 (Cornell)",
+        "More than half of all paired comparisons, by their 95 % intervals.",
+        _hred_responses(("vhred", "vhred-wd", "vhred-bow", "vhcr-ud"), -1),
+        ("cornell",),
+    ),
+    (
+        "HRED responds better than VHRED and VHRED + bow",
+        "Table 3, section 4.3 (Ubuntu)",
+        "More than half of all paired comparisons, by their 95 % intervals.",
+        _hred_responses(("vhred", "vhred-bow"), +1),
+        ("ubuntu",),
+    ),
+)

@@ -1,0 +1,57 @@
+"""The paper's own figures (Tables 1 to 4), as printed; paper.json holds them."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property, lru_cache
+from importlib import resources
+from typing import Any
+
+
+class PaperFigures:
+    """The paper's figures for one of its corpora, or none for a corpus that it did not use."""
+
+    def __init__(self, corpus: str | None) -> None:
+        self.corpus = corpus
+        known = _read()["corpora"]
+        if corpus is not None and corpus not in known:
+            raise ValueError(f"the paper has no corpus {corpus!r}; it has {', '.join(known)}")
+
+    def value(self, system: str, key: str, table: int | None = None) -> float | None:
+        """The figure under a key of table.json, from the named table or whichever has it."""
+        for figure in self._figures:
+            if (figure["system"], figure["measure"]) == (system, key) and table in (None, figure["table"]):
+                return float(figure["value"])
+        return None
+
+    @property
+    def name(self) -> str | None:
+        """The corpus as the paper calls it."""
+        return None if self.corpus is None else str(_read()["corpora"][self.corpus])
+
+    @property
+    def diamond(self) -> str:
+        """What a caption says of the paper's marks."""
+        return "; diamonds are the paper's figures" if self.corpus else ""
+
+    @staticmethod
+    def note(table: int) -> str:
+        """What one should know when reading a table's figures."""
+        return str(_read()["notes"].get(str(table), ""))
+
+    @staticmethod
+    def source() -> str:
+        """The citation."""
+        return str(_read()["source"])
+
+    @cached_property
+    def _figures(self) -> list[dict[str, Any]]:
+        return [figure for figure in _read()["figures"] if figure["corpus"] == self.corpus]
+
+
+@lru_cache(maxsize=1)
+def _read() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(
+        resources.files(__package__).joinpath("paper.json").read_text(encoding="utf-8")
+    )
+    return loaded

@@ -1,0 +1,459 @@
+"""Plots as data: one description is drawn by charts.js in the page and by matplotlib as PNG and SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vhcr.report.evidence import Evidence
+from vhcr.report.paper import PaperFigures
+from vhcr.report.results import EMBEDDING_METRICS, Run, label, number
+
+MAX_POINTS = 160  # of one line; more cannot be told apart at the size of a panel
+
+# Hue by family (HRED grey, VHRED cool, VHCR warm); second colour for dark backgrounds. Each has a contrast of
+# at least 3 to 1 with its background.
+SYSTEM_COLOURS: dict[str, tuple[str, str]] = {
+    "hred": ("#5b6470", "#a9b2bd"),
+    "vhred": ("#2563eb", "#7aa7ff"),
+    "vhred-wd": ("#0d8a9e", "#4cc9dc"),
+    "vhred-ud": ("#7c3aed", "#b79bff"),
+    "vhred-bow": ("#15803d", "#5fd08a"),
+    "vhred-zonly": ("#8a6d0b", "#d6bb55"),
+    "vhcr": ("#c2690c", "#ffb066"),
+    "vhcr-ud": ("#d11f45", "#ff7d95"),
+}
+OTHER_COLOURS = (
+    ("#a21caf", "#ee8bf8"),
+    ("#4d7c0f", "#a3d65c"),
+    ("#0369a1", "#6cc4f5"),
+    ("#9a3412", "#f59c72"),
+    ("#475569", "#b6c2d2"),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve; ``faint`` for what is only background (training beside validation)."""
+
+    system: str
+    name: str
+    points: list[tuple[float, float]]
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One system's number with its interval, and the paper's figure where there is one."""
+
+    system: str
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    paper: float | None = None
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One run in a plane."""
+
+    system: str
+    name: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: lines over x, dots by system, or spots in a plane."""
+
+    title: str
+    kind: Literal["lines", "dots", "spots"]
+    x: str
+    y: str = ""
+    lines: list[Line] = field(default_factory=list)
+    dots: list[Dot] = field(default_factory=list)
+    spots: list[Spot] = field(default_factory=list)
+    log_x: bool = False
+    from_zero: bool = False
+
+    @property
+    def systems(self) -> list[str]:
+        """Systems drawn, each once."""
+        return list(
+            dict.fromkeys(
+                [line.system for line in self.lines]
+                + [dot.system for dot in self.dots]
+                + [spot.system for spot in self.spots]
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels under one title, with what a reader who cannot see them is told."""
+
+    id: str
+    title: str
+    caption: str
+    panels: list[Panel]
+
+    @property
+    def systems(self) -> list[str]:
+        """Systems drawn in any panel."""
+        return list(dict.fromkeys(system for panel in self.panels for system in panel.systems))
+
+    @property
+    def alt(self) -> str:
+        """What the panels show, in words."""
+        return f"{self.title}. " + " ".join(_in_words(panel) for panel in self.panels)
+
+    def data(self) -> dict[str, Any]:
+        """What charts.js draws."""
+        return {"id": self.id, "alt": self.alt, "panels": [_compact(panel) for panel in self.panels]}
+
+
+def colours(systems: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Light and dark colour of each system; unknown ones take theirs from a second list, by order."""
+    result, others = {}, 0
+    for system in systems:
+        if system in SYSTEM_COLOURS:
+            result[system] = SYSTEM_COLOURS[system]
+        else:
+            result[system] = OTHER_COLOURS[others % len(OTHER_COLOURS)]
+            others += 1
+    return result
+
+
+def figures(evidence: Evidence, paper: PaperFigures) -> list[Figure]:
+    """All plots that the runs have numbers for."""
+    made = [
+        _kl_figure(evidence),
+        _loss_figure(evidence),
+        _likelihood_figure(evidence, paper),
+        _frontier_figure(evidence),
+        _responses_figure(evidence, paper),
+        _turn_figure(evidence),
+        _bound_figure(evidence),
+        _dimension_figure(evidence),
+    ]
+    return [
+        Figure(figure.id, figure.title, figure.caption, panels)
+        for figure in made
+        if (panels := [panel for panel in figure.panels if panel.systems])
+    ]
+
+
+def _compact(panel: Panel) -> dict[str, Any]:
+    return {key: value for key, value in asdict(panel).items() if value not in ([], "", False)}
+
+
+def _in_words(panel: Panel) -> str:
+    head = f"{panel.title}:" if panel.title else ""
+    if panel.lines:
+        ends = [f"{ln.name} {ln.points[-1][1]:.3g}" for ln in panel.lines if not ln.faint]
+        return f"{head} lines over {panel.x}, ending at {', '.join(ends)}."
+    if panel.dots:
+        return f"{head} {', '.join(f'{dot.name} {dot.value:.3f}' for dot in panel.dots)}."
+    spots = ", ".join(f"{spot.name} at {spot.x:.3f} and {spot.y:.3f}" for spot in panel.spots)
+    return f"{head} {panel.y} over {panel.x}; {spots}."
+
+
+def thinned(points: Sequence[tuple[float, float]], limit: int = MAX_POINTS) -> list[tuple[float, float]]:
+    """At most ``limit`` points: means of equal stretches, the first and the last point kept as they are."""
+    if len(points) <= limit:
+        return [_rounded(point) for point in points]
+    inner, buckets = points[1:-1], limit - 2
+    result = [points[0]]
+    for bucket in range(buckets):
+        part = inner[bucket * len(inner) // buckets : (bucket + 1) * len(inner) // buckets]
+        result.append((sum(p[0] for p in part) / len(part), sum(p[1] for p in part) / len(part)))
+    return [_rounded(point) for point in (*result, points[-1])]
+
+
+def _rounded(point: tuple[float, float]) -> tuple[float, float]:
+    x, y = float(f"{point[0]:.6g}"), float(f"{point[1]:.4g}")
+    return (int(x) if x == int(x) else x, y)
+
+
+def _curve(run: Run, column: str, split: str) -> list[tuple[float, float]]:
+    if column not in run.curves:
+        return []
+    rows = zip(run.curves["step"], run.curves["split"], run.curves[column], strict=True)
+    return [(step, y) for step, part, y in rows if part == split and None not in (step, y)]
+
+
+def _curve_lines(
+    evidence: Evidence, column: str, systems: Sequence[str], splits: Sequence[str] = ("train", "validation")
+) -> list[Line]:
+    lines = []
+    for split in splits:
+        for system in systems:
+            for run in evidence.results.of(system):
+                if points := _curve(run, column, split):
+                    name = run.name if split == "validation" else f"{run.name} ({split})"
+                    lines.append(Line(system, name, thinned(points), faint=split != "validation"))
+    return lines
+
+
+def _uses_latents(evidence: Evidence, column: str) -> list[str]:
+    """Systems whose KL is not zero by construction."""
+    return [
+        system
+        for system in evidence.results.systems
+        if any(y != 0 for run in evidence.results.of(system) for _, y in _curve(run, column, "validation"))
+    ]
+
+
+def _kl_figure(evidence: Evidence) -> Figure:
+    panels = [
+        Panel(
+            title,
+            "lines",
+            "training step",
+            "nats per word",
+            lines=_curve_lines(evidence, column, _uses_latents(evidence, column)),
+            from_zero=True,
+        )
+        for title, column in (
+            ("All latents", "kl_per_word"),
+            ("z_conv", "kl_conv_per_word"),
+            ("z_utt", "kl_utt_per_word"),
+        )
+    ]
+    return Figure(
+        "kl",
+        "KL divergence during training",
+        "The paper's Figures 1 and 4: a KL that goes to zero means that the decoder ignores the latent "
+        "variable. Validation split; faint, the training batches. Early values "
+        "are high while the KL weight is low.",
+        panels,
+    )
+
+
+def _loss_figure(evidence: Evidence) -> Figure:
+    systems = evidence.results.systems
+    panels = [
+        Panel(title, "lines", "training step", unit, lines=_curve_lines(evidence, column, systems, splits))
+        for title, unit, column, splits in (
+            ("NLL bound", "nats per word", "nll_per_word", ("train", "validation")),
+            ("Reconstruction error", "nats per word", "reconstruction_per_word", ("train", "validation")),
+            ("KL weight", "weight", "kl_weight", ("train",)),
+        )
+    ]
+    return Figure(
+        "loss",
+        "Loss during training",
+        "NLL bound = reconstruction error + KL, with the KL at full weight whatever the weight in training. "
+        "Validation split; faint, the training batches.",
+        panels,
+    )
+
+
+def _dots(evidence: Evidence, paper: PaperFigures, key: str, systems: Sequence[str]) -> list[Dot]:
+    dots = []
+    for system in systems:
+        mean, interval = evidence.mean(system, key), evidence.interval(system, key)
+        if mean is not None:
+            low, high = (interval.low, interval.high) if interval else (None, None)
+            dots.append(Dot(system, label(system), mean.mean, low, high, paper.value(system, key)))
+    return dots
+
+
+def _likelihood_figure(evidence: Evidence, paper: PaperFigures) -> Figure:
+    systems = evidence.results.systems
+    panels = [
+        Panel(title, "dots", "nats per word", dots=_dots(evidence, paper, key, systems))
+        for title, key in (
+            ("NLL, or its bound", "nll_per_word"),
+            ("Reconstruction error", "reconstruction_per_word"),
+            ("KL divergence", "kl_per_word"),
+        )
+    ]
+    return Figure(
+        "likelihood",
+        "Likelihood on the test split",
+        "Table 1 as a picture: our mean over seeds with its 95 % bootstrap interval"
+        f"{paper.diamond}. HRED's NLL is exact, the others' an upper bound.",
+        panels,
+    )
+
+
+def _responses_figure(evidence: Evidence, paper: PaperFigures) -> Figure:
+    panels = [
+        Panel(
+            f"{metric.capitalize()}, {turns} turn{'s' if turns > 1 else ''}",
+            "dots",
+            "similarity",
+            dots=_dots(evidence, paper, f"{metric}_{turns}turn", evidence.results.systems),
+        )
+        for turns in (1, 3)
+        for metric in EMBEDDING_METRICS
+    ]
+    return Figure(
+        "responses",
+        "Embedding metrics of responses",
+        f"Table 3 as a picture, by the definition `release`: mean over seeds with its 95 % bootstrap interval"
+        f"{paper.diamond}.",
+        panels,
+    )
+
+
+def _frontier_figure(evidence: Evidence) -> Figure:
+    spots = []
+    for run in evidence.results.runs:
+        kl, nll = run.value("kl_per_word"), run.value("nll_per_word")
+        if kl is not None and nll is not None:
+            spots.append(Spot(run.system, run.name, round(kl, 5), round(nll, 5)))
+    return Figure(
+        "frontier",
+        "What the use of latents costs",
+        "Each run's NLL bound against its KL on the test split. Lower is a better bound, further right a "
+        "more used latent variable.",
+        [Panel("", "spots", "KL, nats per word", "NLL bound, nats per word", spots=spots)],
+    )
+
+
+def _turn_figure(evidence: Evidence) -> Figure:
+    def points(run: Run) -> list[tuple[float, float]]:
+        values = run.metrics.get("nll_by_turn")
+        values = values if isinstance(values, list) else []
+        return [(turn, y) for turn, y in enumerate(values, 1) if isinstance(y, (int, float))]
+
+    return Figure(
+        "turns",
+        "NLL by position in the conversation",
+        "The context grows with the turn number, so what it is worth shows as a fall. Test split.",
+        [Panel("", "lines", "turn", "nats per word", lines=_run_lines(evidence, points))],
+    )
+
+
+def _bound_figure(evidence: Evidence) -> Figure:
+    def points(run: Run) -> list[tuple[float, float]]:
+        bounds = run.metrics.get("importance_weighted_nll_per_word")
+        if run.metrics.get("bound_is_exact") or not isinstance(bounds, dict):
+            return []
+        found = {int(k): number(bounds, k) for k in bounds if str(k).isdecimal()}
+        return [(k, y) for k, y in sorted(found.items()) if y is not None]
+
+    return Figure(
+        "bound",
+        "How the importance-weighted bound tightens",
+        "Bound on the NLL with K posterior samples per conversation, on a subset of the test split; it falls "
+        "towards the NLL as K grows, so a curve still falling at its end is still loose.",
+        [Panel("", "lines", "samples K", "nats per word", lines=_run_lines(evidence, points), log_x=True)],
+    )
+
+
+def _dimension_figure(evidence: Evidence) -> Figure:
+    def points(level: str) -> Callable[[Run], list[tuple[float, float]]]:
+        def found(run: Run) -> list[tuple[float, float]]:
+            diagnostics = run.metrics.get("diagnostics")
+            values = diagnostics.get(f"kl_{level}_per_dimension") if isinstance(diagnostics, dict) else None
+            known = [y for y in values if isinstance(y, (int, float))] if isinstance(values, list) else []
+            return list(enumerate(sorted(known, reverse=True), 1))
+
+        return found
+
+    panels = [
+        Panel(f"z_{level}", "lines", "dimension, by rank", "nats", lines=_run_lines(evidence, points(level)))
+        for level in ("conv", "utt")
+    ]
+    return Figure(
+        "dimensions",
+        "KL divergence by latent dimension",
+        "Mean over the test split, largest first. A flat line at zero is a dimension that nothing uses.",
+        panels,
+    )
+
+
+def _run_lines(evidence: Evidence, points: Callable[[Run], list[tuple[float, float]]]) -> list[Line]:
+    runs = [(run, points(run)) for run in evidence.results.runs]
+    return [Line(run.system, run.name, thinned(found)) for run, found in runs if found]
+
+
+def write_images(figure: Figure, folder: Path) -> list[Path]:
+    """``<id>.png`` (200 dpi) and ``<id>.svg`` for papers and slides; the same bytes each time."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.lines import Line2D
+
+    palette = colours(figure.systems)
+    columns = min(3, len(figure.panels))
+    rows = -(-len(figure.panels) // columns)
+    style: dict[Any, Any] = {
+        "font.family": "DejaVu Sans",
+        "font.size": 8,
+        "svg.fonttype": "none",
+        "svg.hashsalt": figure.id,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": "#888888",
+        "axes.titlesize": 9,
+        "axes.grid": True,
+        "grid.color": "#e6e6e6",
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+    }
+    with mpl.rc_context(style):
+        width = 3.3 * columns if columns > 1 else 5.2
+        canvas = Canvas(figsize=(width, 2.6 * rows + 0.5), layout="constrained")
+        FigureCanvasAgg(canvas)
+        axes = canvas.subplots(rows, columns, squeeze=False)
+        for axis, panel in zip(axes.flat, figure.panels, strict=False):
+            _draw(axis, panel, palette)
+        for axis in axes.flat[len(figure.panels) :]:
+            axis.set_visible(False)
+        handles = [
+            Line2D([], [], color=palette[system][0], marker="o", ms=4, label=label(system))
+            for system in figure.systems
+        ]
+        if any(dot.paper is not None for panel in figure.panels for dot in panel.dots):
+            handles.append(
+                Line2D([], [], color="#888888", marker="D", mfc="none", ls="", ms=4, label="the paper")
+            )
+        canvas.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{figure.id}.png", folder / f"{figure.id}.svg"]
+        canvas.savefig(paths[0], dpi=200, metadata={"Software": None})
+        canvas.savefig(paths[1], metadata={"Date": None, "Creator": None})
+    return paths
+
+
+def _draw(axis: Any, panel: Panel, palette: dict[str, tuple[str, str]]) -> None:
+    axis.set_title(panel.title, loc="left")
+    axis.set_xlabel(panel.x)
+    axis.set_ylabel(panel.y)
+    for line in panel.lines:
+        x, y = zip(*line.points, strict=True)
+        few = len(x) < 25 and not line.faint
+        axis.plot(
+            x,
+            y,
+            color=palette[line.system][0],
+            lw=0.8 if line.faint else 1.5,
+            alpha=0.3 if line.faint else 1,
+            marker="o" if few else None,
+            ms=2.5,
+        )
+    for row, dot in enumerate(panel.dots):
+        colour = palette[dot.system][0]
+        if dot.low is not None and dot.high is not None:
+            axis.plot([dot.low, dot.high], [row, row], color=colour, lw=1.5)
+        axis.plot([dot.value], [row], "o", color=colour, ms=5)
+        if dot.paper is not None:
+            axis.plot([dot.paper], [row], "D", mec="#888888", mfc="none", ms=4.5)
+    if panel.dots:
+        axis.set_yticks(range(len(panel.dots)), [dot.name for dot in panel.dots])
+        axis.set_ylim(len(panel.dots) - 0.5, -0.5)
+        axis.grid(False, axis="y")
+    for spot in panel.spots:
+        axis.plot([spot.x], [spot.y], "o", color=palette[spot.system][0], ms=5)
+    if panel.log_x:
+        axis.set_xscale("log")
+    if panel.from_zero:
+        axis.set_ylim(bottom=0)

@@ -1,0 +1,377 @@
+"""What a report is made from: evaluated runs and the data they saw, read from the files of the stages.
+
+A ``Results`` need not come from one corpus's folders; a page that compares chosen runs fills the same
+records from elsewhere and hands them to ``page.render``.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vhcr import layout
+from vhcr.errors import DataError
+
+Json = Mapping[str, Any]
+
+SYSTEM_LABELS = {
+    "hred": "HRED",
+    "vhred": "VHRED",
+    "vhred-wd": "VHRED + w.d",
+    "vhred-ud": "VHRED + u.d",
+    "vhred-bow": "VHRED + bow",
+    "vhred-zonly": "VHRED, z only",
+    "vhcr": "VHCR",
+    "vhcr-ud": "VHCR + u.d",
+}
+EMBEDDING_METRICS = ("average", "extrema", "greedy")
+TABLE_KEYS = (
+    "corpus",
+    "system",
+    "seed",
+    "nll_per_word",
+    "reconstruction_per_word",
+    "kl_per_word",
+    "kl_conv_per_word",
+    "kl_utt_per_word",
+    *(f"{metric}_{turns}turn" for turns in (1, 3) for metric in EMBEDDING_METRICS),
+    "mlflow_run_id",
+)
+_NATS = {
+    "nll_per_word": ("nll",),
+    "reconstruction_per_word": ("reconstruction_error",),
+    "kl_per_word": ("kl_conv", "kl_utt"),
+    "kl_conv_per_word": ("kl_conv",),
+    "kl_utt_per_word": ("kl_utt",),
+}
+
+
+@dataclass(frozen=True)
+class Response:
+    """Generated turns after one context, beside what was really said."""
+
+    context: tuple[str, ...]
+    references: tuple[str, ...]
+    responses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Numerators and denominators per test conversation; [parts, conversations] each."""
+
+    conversation_ids: tuple[str, ...]
+    numerators: NDArray[np.float64]
+    denominators: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluated run: a system trained with one seed on one corpus."""
+
+    corpus: str
+    system: str
+    seed: int
+    metrics: Json
+    training: Json = field(default_factory=dict)  # run.json
+    provenance: Json = field(default_factory=dict)
+    curves: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    sums: Mapping[str, Sums] = field(default_factory=dict)  # by table key
+    responses: Mapping[tuple[int, str], Response] = field(default_factory=dict)  # (turns, conversation id)
+
+    @property
+    def name(self) -> str:
+        """What to call this run among others."""
+        return f"{label(self.system)}, seed {self.seed}"
+
+    @property
+    def mlflow_run_id(self) -> str | None:
+        """The MLflow run that recorded it, if one did."""
+        found = self.provenance.get("mlflow_run_id") or self.training.get("mlflow_run_id")
+        return str(found) if found else None
+
+    def value(self, key: str) -> float | None:
+        """The number under a table key ("nll_per_word", "average_3turn", ...), or None."""
+        metric, separator, turns = key.rpartition("_")
+        if separator and turns.endswith("turn"):
+            return number(self.metrics, "responses", turns.removesuffix("turn"), metric)
+        return number(self.metrics, key)
+
+    def table_row(self) -> dict[str, Any]:
+        """The row of table.json."""
+        own = {
+            "corpus": self.corpus,
+            "system": self.system,
+            "seed": self.seed,
+            "mlflow_run_id": self.mlflow_run_id,
+        }
+        return {key: own[key] if key in own else self.value(key) for key in TABLE_KEYS}
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run that is on disk but not in the report."""
+
+    system: str
+    seed: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that one page shows."""
+
+    title: str
+    corpus: str
+    runs: tuple[Run, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    paper_corpus: str | None = None  # which of the paper's corpora this is, if either
+    manifest: Json = field(default_factory=dict)
+    tokenisation: Json = field(default_factory=dict)
+    validation: Json = field(default_factory=dict)
+    embeddings: Json = field(default_factory=dict)
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Systems with a run: the paper's order, then the others by name."""
+        return tuple(sorted({run.system for run in self.runs}, key=_system_order))
+
+    def of(self, system: str) -> tuple[Run, ...]:
+        """The runs of one system, by seed."""
+        return tuple(run for run in self.runs if run.system == system)
+
+
+def label(system: str) -> str:
+    """The paper's name of a system; the name itself of one that the paper does not have."""
+    return SYSTEM_LABELS.get(system, system)
+
+
+def number(tree: Any, *keys: str) -> float | None:
+    """The number at a path of keys, or None when a key is missing or it is no finite number."""
+    for key in keys:
+        if not isinstance(tree, Mapping) or key not in tree:
+            return None
+        tree = tree[key]
+    if isinstance(tree, bool) or not isinstance(tree, (int, float)):
+        return None
+    return float(tree) if np.isfinite(tree) else None
+
+
+def load(
+    corpus: str,
+    *,
+    paper_corpus: str | None = None,
+    num_samples: int = 20,
+    readable: Callable[[str], str] = str,
+) -> Results:
+    """All evaluated runs of ``corpus`` that saw the present data; the others are listed with the reason.
+
+    ``num_samples`` contexts are kept with the responses to them, their words made ``readable``.
+
+    Raises:
+        DataError: the corpus is not tokenised, or a file that is there is damaged.
+    """
+    tokenised = layout.tokenised(corpus)
+    manifest = layout.read_json(tokenised / "manifest.json")
+    data_hash = manifest.get("data_hash")
+    if not data_hash:
+        raise DataError(f"{tokenised / 'manifest.json'}: data_hash is missing")
+    found, left_out = [], []
+    for system, seed in _run_names(corpus):
+        reason = _why_not(corpus, system, seed, str(data_hash))
+        if reason is None:
+            found.append((system, int(seed)))
+        else:
+            left_out.append(LeftOut(system, seed, reason))
+    found.sort(key=lambda item: (_system_order(item[0]), item[1]))
+    shown = _shown_conversations([layout.evaluated(corpus, *item) for item in found], num_samples)
+    return Results(
+        title=corpus,
+        corpus=corpus,
+        runs=tuple(_load_run(corpus, system, seed, shown, readable) for system, seed in found),
+        left_out=tuple(left_out),
+        paper_corpus=paper_corpus,
+        manifest=manifest,
+        tokenisation=_optional_json(tokenised / "metrics.json"),
+        validation=_optional_json(layout.validated(corpus) / "validation.json"),
+        embeddings=_optional_json(layout.embeddings(corpus) / "metrics.json"),
+    )
+
+
+def read_curves(path: Path) -> dict[str, list[Any]]:
+    """curves.csv by column: step and epoch, split, and numbers (None where a cell is empty)."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        columns: dict[str, list[Any]] = {name: [] for name in reader.fieldnames or ()}
+        if "step" not in columns or "split" not in columns:
+            raise DataError(f"{path}: no column named step or split")
+        for row in reader:
+            for name, column in columns.items():
+                text = row[name]
+                try:
+                    column.append(text if name == "split" else _finite(text))
+                except (TypeError, ValueError):
+                    raise DataError(f"{path}, line {reader.line_num}: {name} = {text!r}") from None
+    return columns
+
+
+def _finite(text: str) -> float | None:
+    value = float(text) if text else None
+    return value if value is not None and np.isfinite(value) else None
+
+
+def _system_order(system: str) -> tuple[int, str]:
+    known = list(SYSTEM_LABELS)
+    return (known.index(system) if system in known else len(known), system)
+
+
+def _run_names(corpus: str) -> list[tuple[str, str]]:
+    names = set()
+    for root in ("evaluated", "trained"):
+        for path in (layout.DATA / root / corpus).glob("*/*"):
+            if path.is_dir() and any(path.iterdir()):
+                names.add((path.parent.name, path.name))
+    return sorted(names)
+
+
+def _why_not(corpus: str, system: str, seed: str, data_hash: str) -> str | None:
+    """Why a run has no place in the report, or None if it has."""
+    if not seed.isdecimal():
+        return f"its folder is not named after a seed: {seed!r}"
+    evaluated = layout.evaluated(corpus, system, int(seed))
+    trained = layout.trained(corpus, system, int(seed))
+    if not (evaluated / "metrics.json").exists():
+        return "trained, but not evaluated"
+    hashes = {
+        path.name: layout.read_json(path).get("data_hash")
+        for path in (evaluated / "provenance.json", trained / "run.json")
+        if path.exists()
+    }
+    if not any(hashes.values()):
+        return "no record of the data it saw (provenance.json and run.json lack data_hash)"
+    for name, seen in hashes.items():
+        if seen is not None and seen != data_hash:
+            return f"saw other data: {str(seen)[:12]} in {name}, now {data_hash[:12]}"
+    return None
+
+
+def _optional_json(path: Path) -> Json:
+    return layout.read_json(path) if path.exists() else {}
+
+
+def _load_run(
+    corpus: str, system: str, seed: int, shown: Sequence[str], readable: Callable[[str], str]
+) -> Run:
+    evaluated, trained = layout.evaluated(corpus, system, seed), layout.trained(corpus, system, seed)
+    curves = trained / "curves.csv"
+    return Run(
+        corpus=corpus,
+        system=system,
+        seed=seed,
+        metrics=layout.read_json(evaluated / "metrics.json"),
+        training=_optional_json(trained / "run.json"),
+        provenance=_optional_json(evaluated / "provenance.json"),
+        curves=read_curves(curves) if curves.exists() else {},
+        sums={
+            **_likelihood_sums(evaluated / "conversations.parquet"),
+            **_response_sums(evaluated / "responses.parquet"),
+        },
+        responses=_responses(evaluated / "responses.parquet", shown, readable),
+    )
+
+
+def _read_parquet(path: Path, wanted: Iterable[str], ids: Sequence[str] | None = None) -> Any:
+    """The wanted columns that exist, as an Arrow table; None when there is no such file."""
+    if not path.exists():
+        return None
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        names = set(pyarrow.parquet.read_schema(path).names)
+        columns = [name for name in wanted if name in names]
+        filters = None if ids is None else [("conversation_id", "in", list(ids))]
+        return pyarrow.parquet.read_table(path, columns=columns, filters=filters)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _likelihood_sums(path: Path) -> dict[str, Sums]:
+    parts = {part for columns in _NATS.values() for part in columns}
+    table = _read_parquet(path, ["conversation_id", "num_words", *sorted(parts)])
+    if table is None or not {"conversation_id", "num_words"} <= set(table.column_names):
+        return {}
+    ids = tuple(table["conversation_id"].to_pylist())
+    words = np.asarray(table["num_words"].to_numpy(), dtype=np.float64)[None]
+    sums = {}
+    for key, columns in _NATS.items():
+        if set(columns) <= set(table.column_names):
+            nats = np.sum([np.asarray(table[name].to_numpy(), np.float64) for name in columns], axis=0)
+            sums[key] = Sums(ids, nats[None], words)
+    return sums
+
+
+def _response_sums(path: Path) -> dict[str, Sums]:
+    """Scores per conversation and turn: numerator the score, denominator 1, both 0 where it was dropped."""
+    keys = ["conversation_id", "num_response_turns", "turn"]
+    table = _read_parquet(path, [*keys, *EMBEDDING_METRICS])
+    if table is None or not set(keys) <= set(table.column_names) or table.num_rows == 0:
+        return {}
+    ids = np.asarray(table["conversation_id"].to_pylist())
+    lengths, turns = (table[name].to_numpy() for name in keys[1:])
+    sums = {}
+    for length in np.unique(lengths):
+        rows = lengths == length
+        names, column = np.unique(ids[rows], return_inverse=True)
+        _, part = np.unique(turns[rows], return_inverse=True)
+        for metric in set(EMBEDDING_METRICS) & set(table.column_names):
+            scores = table[metric].to_numpy()[rows].astype(np.float64)
+            kept = np.isfinite(scores)
+            top, bottom = np.zeros((2, int(part.max()) + 1, len(names)))
+            np.add.at(top, (part[kept], column[kept]), scores[kept])
+            np.add.at(bottom, (part[kept], column[kept]), 1.0)
+            sums[f"{metric}_{length}turn"] = Sums(tuple(names.tolist()), top, bottom)
+    return sums
+
+
+def _shown_conversations(folders: Sequence[Path], num_samples: int) -> list[str]:
+    """Conversations that every run responded to, drawn from a fixed seed, longest continuation first."""
+    common: set[str] | None = None
+    for folder in folders:
+        table = _read_parquet(folder / "responses.parquet", ["conversation_id", "num_response_turns"])
+        if table is None or table.num_rows == 0:
+            continue
+        # Those with the longest continuation have the shorter ones too.
+        lengths = table["num_response_turns"].to_numpy()
+        ids = np.asarray(table["conversation_id"].to_pylist())[lengths == lengths.max()]
+        common = set(ids.tolist()) if common is None else common & set(ids.tolist())
+    ordered = sorted(common or ())
+    chosen = np.random.default_rng(0).permutation(len(ordered))[:num_samples]
+    return [ordered[i] for i in chosen]
+
+
+def _responses(
+    path: Path, shown: Sequence[str], readable: Callable[[str], str]
+) -> dict[tuple[int, str], Response]:
+    columns = ["conversation_id", "num_response_turns", "turn", "context", "reference", "response"]
+    table = _read_parquet(path, columns, ids=shown) if shown else None
+    if table is None or not set(columns) <= set(table.column_names):
+        return {}
+    grouped: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        grouped.setdefault((row["num_response_turns"], row["conversation_id"]), []).append(row)
+    order = {name: position for position, name in enumerate(shown)}
+    result = {}
+    for key in sorted(grouped, key=lambda item: (item[0], order[item[1]])):
+        rows = sorted(grouped[key], key=lambda row: row["turn"])
+        result[key] = Response(
+            context=tuple(map(readable, rows[0]["context"])),
+            references=tuple(readable(row["reference"]) for row in rows),
+            responses=tuple(readable(row["response"]) for row in rows),
+        )
+    return result

@@ -1,0 +1,506 @@
+"""Tables 1 to 3 and those beyond the paper, as data; HTML, LaTeX and CSV are ways to write the same cells."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vhcr.evaluation.statistics import MeanAndDeviation, mean_and_deviation
+from vhcr.report.claims import signed
+from vhcr.report.evidence import Evidence
+from vhcr.report.paper import PaperFigures
+from vhcr.report.results import EMBEDDING_METRICS, Run, label, number
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measure: how a run's number is found, and how it is shown."""
+
+    key: str
+    title: str
+    value: Callable[[Run], float | None]
+    digits: int = 3
+    group: str = ""
+    percent: bool = False
+    paper: bool = False  # whether the paper has figures for it
+    leaders: bool = False  # whether the best is marked
+
+    def text(self, value: float | None) -> str:
+        """The number as it is printed."""
+        if value is None:
+            return NOTHING
+        shown = f"{100 * value:.1f} %" if self.percent else f"{value:,.{self.digits}f}"
+        return shown.replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one field shows: our number, its deviation over seeds, the paper's figure."""
+
+    text: str
+    deviation: str = ""
+    prefix: str = ""  # "≤ " before a bound
+    paper: str | None = None  # None: the column has no paper figures
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A system, or one seed of it."""
+
+    system: str
+    label: str
+    cells: list[Cell]
+    seeds: list[Row]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption; ``columns`` and each row's cells run in parallel."""
+
+    id: str
+    title: str
+    caption: str
+    columns: list[Column]
+    rows: list[Row]
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Neighbouring columns under one heading, with how many fields each spans."""
+        spans: list[tuple[str, int]] = []
+        for column in self.columns:
+            width = 2 if column.paper else 1
+            if spans and spans[-1][0] == column.group:
+                spans[-1] = (column.group, spans[-1][1] + width)
+            else:
+                spans.append((column.group, width))
+        return spans
+
+    @property
+    def has_paper(self) -> bool:
+        """Whether any column has the paper's figures beside ours."""
+        return any(column.paper for column in self.columns)
+
+    @property
+    def several_seeds(self) -> bool:
+        """Whether any system has more than one."""
+        return any(len(row.seeds) > 1 for row in self.rows)
+
+
+def tables(evidence: Evidence, paper: PaperFigures) -> list[Table]:
+    """All tables that have at least one number."""
+    made = [
+        _likelihood_table(evidence, paper),
+        _kl_table(evidence, paper),
+        _response_table(evidence, paper),
+        _difference_table(evidence),
+        _serban_table(evidence),
+        _text_table(evidence),
+        _diagnostics_table(evidence),
+        _source_table(evidence),
+    ]
+    return [table for table in made if table is not None]
+
+
+def latex(table: Table) -> str:
+    r"""The table for a paper: booktabs, "mean \pm deviation", the paper's figures beside ours."""
+    widths = [2 if column.paper else 1 for column in table.columns]
+    lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", r"\small"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * sum(widths)}}}", r"\toprule"]
+    if any(group for group, _ in table.groups):
+        lines.append(
+            " & ".join(["", *(rf"\multicolumn{{{n}}}{{c}}{{{_tex(g)}}}" for g, n in table.groups)]) + r" \\"
+        )
+    heads = ["System"]
+    for column in table.columns:
+        heads += [_tex(column.title), "paper"] if column.paper else [_tex(column.title)]
+    lines += [" & ".join(heads) + r" \\", r"\midrule"]
+    for row in table.rows:
+        fields = [_tex(row.label)]
+        for cell in row.cells:
+            number_text = rf"\mathbf{{{cell.text}}}" if cell.best else cell.text
+            math = cell.prefix.replace("≤", r"\leq") + number_text
+            math += rf" \pm {cell.deviation}" if cell.deviation else ""
+            fields.append("--" if cell.text == NOTHING else f"${_tex_number(math)}$")
+            if cell.paper is not None:
+                fields.append("--" if cell.paper == NOTHING else f"${_tex_number(cell.paper)}$")
+        lines.append(" & ".join(fields) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\caption{{{_tex(table.title)}. {_tex(table.caption)}}}", rf"\label{{tab:{table.id}}}"]
+    return "\n".join([*lines, r"\end{table}", ""])
+
+
+def as_csv(table: Table) -> str:
+    """One line per system and seed, means and deviations too, at the printed precision."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    heads = ["system", "seed"]
+    for column in table.columns:
+        title = f"{column.group} {column.title}".strip()
+        heads += [title, f"{title}, deviation"] + ([f"{title}, paper"] if column.paper else [])
+    writer.writerow(heads)
+    for row in table.rows:
+        for line, seed in [(row, "mean"), *((one, one.label.removeprefix("seed ")) for one in row.seeds)]:
+            fields = [row.system, seed]
+            for column, cell in zip(table.columns, line.cells, strict=True):
+                fields += [_plain(cell.text), _plain(cell.deviation)]
+                fields += [_plain(cell.paper or "")] if column.paper else []
+            writer.writerow(fields)
+    return stream.getvalue()
+
+
+def _plain(text: str) -> str:
+    return "" if text == NOTHING else text.replace("−", "-").replace(",", "")
+
+
+_TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{"}
+_TEX |= {
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": "--",
+    "–": "--",
+    "≤": r"$\leq$",
+}
+_TEX |= {"µ": r"$\mu$", "±": r"$\pm$", "…": r"\dots{}"}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def _tex_number(text: str) -> str:
+    return text.replace("−", "-").replace("%", r"\%").replace(" [", r"\,[").replace(",", "{,}")
+
+
+def _simple(
+    title: str, key: str, *, digits: int = 3, group: str = "", paper: bool = False, leaders: bool = False
+) -> Column:
+    return Column(
+        key, title, lambda run: run.value(key), digits=digits, group=group, paper=paper, leaders=leaders
+    )
+
+
+def _at(title: str, *path: str, digits: int = 3, group: str = "", percent: bool = False) -> Column:
+    return Column(
+        ".".join(path),
+        title,
+        lambda run: number(run.metrics, *path),
+        digits=digits,
+        group=group,
+        percent=percent,
+    )
+
+
+def _is_bound(run: Run) -> bool:
+    return not run.metrics.get("bound_is_exact", run.system == "hred")
+
+
+def _table(
+    evidence: Evidence,
+    id: str,
+    title: str,
+    caption: str,
+    columns: Sequence[Column],
+    *,
+    paper: PaperFigures | None = None,
+    table: int | None = None,
+    bounds: bool = False,
+) -> Table | None:
+    """Rows by system with a sub-row for each seed; columns without a single number of ours are left out."""
+    results = evidence.results
+    used = [column for column in columns if any(column.value(run) is not None for run in results.runs)]
+    if not used:
+        return None
+    marked = {column.key: evidence.leaders(column.key, results.systems) for column in used if column.leaders}
+    rows = []
+    for system in results.systems:
+        runs = results.of(system)
+        cells = []
+        for column in used:
+            known = [value for run in runs if (value := column.value(run)) is not None]
+            summary = mean_and_deviation(known)
+            figure = paper.value(system, column.key, table) if paper and column.paper else None
+            cells.append(
+                Cell(
+                    column.text(summary.mean if summary else None),
+                    _deviation(column, summary),
+                    "≤ " if bounds and column.key in _BOUNDED and summary and _is_bound(runs[0]) else "",
+                    column.text(figure) if column.paper else None,
+                    system in marked.get(column.key, ()),
+                )
+            )
+        seeds = [
+            Row(
+                system,
+                f"seed {run.seed}",
+                [Cell(column.text(column.value(run)), paper="" if column.paper else None) for column in used],
+                [],
+            )
+            for run in runs
+        ]
+        rows.append(Row(system, label(system), cells, seeds))
+    return Table(id, title, caption, used, rows)
+
+
+_BOUNDED = ("nll_per_word", "perplexity", "importance_weighted")
+
+
+def _deviation(column: Column, summary: MeanAndDeviation | None) -> str:
+    return column.text(summary.deviation) if summary and summary.deviation is not None else ""
+
+
+_BEST = (
+    "Bold: the best, and whatever cannot be told apart from it (95 % paired bootstrap over test conversations"
+    " and seeds)."
+)
+
+
+def _largest_bound(evidence: Evidence) -> str | None:
+    """The largest K that any run has an importance-weighted bound for."""
+    found = set()
+    for run in evidence.results.runs:
+        bounds = run.metrics.get("importance_weighted_nll_per_word")
+        found |= {str(k) for k in bounds if str(k).isdecimal()} if isinstance(bounds, dict) else set()
+    return max(found, key=int, default=None)
+
+
+def _likelihood_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
+    ours = paper.corpus is not None
+    columns = [
+        _simple("NLL", "nll_per_word", paper=ours, leaders=True),
+        _simple("Recon.", "reconstruction_per_word", paper=ours),
+        _simple("KL", "kl_per_word", paper=ours),
+        Column("perplexity", "Perplexity", lambda run: run.value("perplexity"), digits=1),
+    ]
+    caption = "Nats per target word on the test split, EOS counted; ≤ marks an upper bound on the NLL. "
+    largest = _largest_bound(evidence)
+    if largest:
+        group = "Subset of the test split"
+        columns += [
+            Column(
+                "subset",
+                "NLL, K = 1",
+                lambda run: number(run.metrics, "importance_bound_subset_nll_per_word"),
+                group=group,
+            ),
+            Column(
+                "importance_weighted",
+                f"NLL, K = {largest}",
+                lambda run: _tightest(run, largest),
+                group=group,
+            ),
+        ]
+        caption += (
+            f"The importance-weighted bound with K = {largest} samples is tighter, and the fairer comparison "
+            "with HRED's exact NLL. "
+        )
+    return _table(
+        evidence,
+        "table1",
+        "Table 1: negative log-likelihood",
+        f"{caption}{_BEST} {paper.note(1) if ours else ''}".strip(),
+        columns,
+        paper=paper,
+        table=1,
+        bounds=True,
+    )
+
+
+def _tightest(run: Run, samples: str) -> float | None:
+    """The bound with that many samples; of an exact NLL, the NLL."""
+    if run.metrics.get("bound_is_exact"):
+        return number(run.metrics, "importance_bound_subset_nll_per_word")
+    return number(run.metrics, "importance_weighted_nll_per_word", samples)
+
+
+def _kl_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
+    ours = paper.corpus is not None
+    columns = [
+        _simple("Total", "kl_per_word", paper=ours),
+        _simple("z_conv", "kl_conv_per_word", paper=ours),
+        _simple("z_utt", "kl_utt_per_word", paper=ours),
+        Column("share", "z_conv's share", _conv_share, percent=True),
+    ]
+    return _table(
+        evidence,
+        "table2",
+        "Table 2: KL divergence by latent level",
+        f"Nats per target word on the test split. {paper.note(2) if ours else ''}".strip(),
+        columns,
+        paper=paper,
+        table=2,
+    )
+
+
+def _conv_share(run: Run) -> float | None:
+    conv, total = run.value("kl_conv_per_word"), run.value("kl_per_word")
+    return conv / total if conv and total else None
+
+
+def _response_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
+    ours = paper.corpus is not None
+    columns = []
+    for turns in ("1", "3"):
+        group = f"{turns} turn{'s' if turns != '1' else ''}"
+        columns += [
+            _simple(metric.capitalize(), f"{metric}_{turns}turn", group=group, paper=ours, leaders=True)
+            for metric in EMBEDDING_METRICS
+        ]
+        columns += [_at("Dropped", "responses", turns, "num_dropped", digits=0, group=group)]
+    return _table(
+        evidence,
+        "table3",
+        "Table 3: embedding metrics",
+        "Similarity of responses to what was really said, by the definition of the paper's program: greedy "
+        "matching from each reference word; pairs without a known word on either side dropped. Mean over "
+        f"turns. {_BEST} {paper.note(3) if ours else ''}".strip(),
+        columns,
+        paper=paper,
+        table=3,
+    )
+
+
+def _serban_table(evidence: Evidence) -> Table | None:
+    columns = [
+        _at(metric.capitalize(), "responses", turns, "serban", metric, group=f"{turns} turn{plural}")
+        for turns, plural in (("1", ""), ("3", "s"))
+        for metric in EMBEDDING_METRICS
+    ]
+    return _table(
+        evidence,
+        "serban",
+        "Embedding metrics in the other definition in use",
+        "Definition of the script of Serban et al. (2017): greedy matching both ways; a response without a "
+        "known word scores 0. Not comparable with Table 3.",
+        columns,
+    )
+
+
+def _text_table(evidence: Evidence) -> Table | None:
+    columns = []
+    for turns, plural in (("1", ""), ("3", "s")):
+        group = f"{turns} turn{plural}"
+        columns += [
+            _at("BLEU", "responses", turns, "bleu", digits=2, group=group),
+            _at("Distinct-1", "responses", turns, "distinct_1", digits=4, group=group),
+            _at("Distinct-2", "responses", turns, "distinct_2", digits=4, group=group),
+            _at("Entropy", "responses", turns, "entropy", digits=2, group=group),
+            _at("Length ratio", "responses", turns, "length_ratio", digits=2, group=group),
+            _at("Repetition", "responses", turns, "repetition", group=group, percent=True),
+        ]
+    return _table(
+        evidence,
+        "text",
+        "Properties of responses beyond the paper",
+        "BLEU-4 in points; distinct n-grams of all n-grams; entropy of the words in nats; words of the "
+        "responses by words of the references; share of bigrams that a response repeats.",
+        columns,
+    )
+
+
+def _diagnostics_table(evidence: Evidence) -> Table | None:
+    columns = [
+        _at("z_utt", "diagnostics", "active_units_utt", digits=0, group="Active units"),
+        _at("z_conv", "diagnostics", "active_units_conv", digits=0, group="Active units"),
+        _at("E[var] / Var(µ)", "diagnostics", "prior_variance_ratio", group="Prior of z_utt"),
+        Column("mutual_information_conv", "I(x; z_conv), nats", _mutual_information, digits=2),
+    ]
+    for name in _probe_names(evidence):
+        for source in ("z_conv", "z_utt", "h_cxt", "chance"):
+            columns.append(
+                _at(source, "diagnostics", "probe", name, source, group=f"Probe: {name}", percent=True)
+            )
+    return _table(
+        evidence,
+        "diagnostics",
+        "Is the latent variable used?",
+        "Active units: dimensions whose posterior mean varies over the test split. The prior's variance "
+        "ratio falls to 0 where priors shrink to separate points (Fig. 2). A probe is a linear classifier that "
+        "reads a label from a latent variable or from the context state; chance is the commonest label's "
+        "share.",
+        columns,
+    )
+
+
+def _mutual_information(run: Run) -> float | None:
+    """Older results hold the estimate alone, newer ones its standard error too."""
+    path = ("diagnostics", "mutual_information_conv")
+    return (
+        number(run.metrics, *path)
+        if number(run.metrics, *path) is not None
+        else number(run.metrics, *path, "estimate")
+    )
+
+
+def _source_table(evidence: Evidence) -> Table | None:
+    path = ("diagnostics", "reconstruction_per_word_by_source")
+
+    def gain(source: str) -> Callable[[Run], float | None]:
+        def value(run: Run) -> float | None:
+            own, other = number(run.metrics, *path, "posterior"), number(run.metrics, *path, source)
+            return other - own if own is not None and other is not None else None
+
+        return value
+
+    columns = [
+        _at("its posterior", *path, "posterior", group="Reconstruction error with z from"),
+        _at("the prior", *path, "prior", group="Reconstruction error with z from"),
+        _at("another's posterior", *path, "shuffled", group="Reconstruction error with z from"),
+        Column("gain_prior", "over the prior", gain("prior"), group="What z tells the decoder"),
+        Column("gain_shuffled", "over another's", gain("shuffled"), group="What z tells the decoder"),
+    ]
+    return _table(
+        evidence,
+        "sources",
+        "What the decoder learns from z",
+        "Nats per word. Where z of another conversation, or drawn from the prior, does as well as the "
+        "posterior's, the decoder ignores z.",
+        columns,
+    )
+
+
+def _probe_names(evidence: Evidence) -> list[str]:
+    names: dict[str, None] = {}
+    for run in evidence.results.runs:
+        diagnostics = run.metrics.get("diagnostics")
+        probe = diagnostics.get("probe") if isinstance(diagnostics, dict) else None
+        names.update(dict.fromkeys(probe if isinstance(probe, dict) else ()))
+    return list(names)
+
+
+def _difference_table(evidence: Evidence) -> Table | None:
+    """VHCR + u.d (or the last system) minus each other one, with intervals."""
+    systems = evidence.results.systems
+    if len(systems) < 2:
+        return None
+    subject = "vhcr-ud" if "vhcr-ud" in systems else systems[-1]
+    keys = ["nll_per_word", "kl_per_word", *(f"{m}_{n}turn" for n in (1, 3) for m in EMBEDDING_METRICS)]
+    titles = ["NLL", "KL", *(f"{m.capitalize()}, {n} turn" for n in (1, 3) for m in EMBEDDING_METRICS)]
+    rows = []
+    for other in systems:
+        if other == subject:
+            continue
+        found = [evidence.difference(subject, other, key) for key in keys]
+        cells = [
+            Cell(signed(each) if each else NOTHING, best=bool(each and each.excludes_zero)) for each in found
+        ]
+        rows.append(Row(other, f"− {label(other)}", cells, []))
+    if all(cell.text == NOTHING for row in rows for cell in row.cells):
+        return None
+    columns = [
+        Column(key, title, lambda _: None, group="Nats per word" if i < 2 else "Similarity")
+        for i, (key, title) in enumerate(zip(keys, titles, strict=True))
+    ]
+    return Table(
+        "differences",
+        f"Differences: {label(subject)} minus each other system",
+        "Paired over the same test conversations, with 95 % bootstrap intervals (seeds drawn too where there "
+        "are several); bold where the interval leaves out zero.",
+        columns,
+        rows,
+    )
