@@ -194,6 +194,14 @@ def _pack(
     )
 
 
+def _is_lists_of_lists_of_integers(of: pa.DataType) -> bool:
+    for _ in range(2):
+        if not (pa.types.is_list(of) or pa.types.is_large_list(of)):
+            return False
+        of = of.value_type
+    return bool(pa.types.is_integer(of))
+
+
 class Conversations:
     """All conversations of one split, as flat arrays; batches are cut from them without a Python loop."""
 
@@ -220,7 +228,11 @@ class Conversations:
         if table.num_rows == 0:
             raise DataError(f"{path}: holds no conversations")
         column = table.column("token_ids").combine_chunks()
+        if not _is_lists_of_lists_of_integers(column.type):
+            raise DataError(f"{path}: token_ids are {column.type}, not lists of lists of integers")
         utterances = column.flatten()
+        if column.null_count or utterances.null_count or utterances.flatten().null_count:
+            raise DataError(f"{path}: holds a null where token ids should be")
         row_offsets = column.offsets.to_numpy().astype(np.int64)
         word_offsets = utterances.offsets.to_numpy().astype(np.int64)
         row_offsets, word_offsets = row_offsets - row_offsets[0], word_offsets - word_offsets[0]
@@ -231,8 +243,9 @@ class Conversations:
             row = int(np.flatnonzero(tokens[word_offsets[1:] - 1] != EOS)[0])
             raise DataError(f"{path}: utterance {row} does not end with EOS ({EOS})")
         if vocabulary_size is not None and (tokens.min() < 0 or tokens.max() >= vocabulary_size):
+            outside = int(tokens.min()) if tokens.min() < 0 else int(tokens.max())
             raise DataError(
-                f"{path}: holds token id {int(tokens.max())}, but the vocabulary has {vocabulary_size} "
+                f"{path}: holds token id {outside}, but the vocabulary has {vocabulary_size} "
                 "words: the ids were made with another vocabulary"
             )
         return cls(table.column("conversation_id").to_pylist(), tokens, word_offsets, row_offsets)
