@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SOURCES_VARIABLE = "VHCR_SOURCES"
-CHUNK_BYTES = 2**16
 ARCHIVE_SUFFIXES = (".zip", ".tgz", ".tar.gz")
 RETRIED_STATUS = frozenset({408, 425, 429})  # and all from 500 on
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -332,7 +331,7 @@ def _receive(response: httpx.Response, have: int, version: _Version, path: Path,
 
 def _append(response: httpx.Response, part: Path, mode: str, have: int, total: int | None) -> None:
     with part.open(mode) as file, _progress(base_name(str(response.url)), have, total) as advance:
-        for chunk in response.iter_raw(CHUNK_BYTES):
+        for chunk in response.iter_raw():  # without a size: pieces kept back to fill one are lost in a cut
             file.write(chunk)
             advance(len(chunk))
     if total is not None and _size(part) != total:
