@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from vhcr.tokenisation.tokeniser import detokenise, tokenise, words
+
+# Text that runs into the rules: letters of contractions, punctuation, typographic and foreign characters.
+TRICKY = st.text(alphabet=" nts'mdrelvogwaicuk.,!?`-09ITé’…ß\u00ad\u0301Я", max_size=30)
+WORDS = (
+    "i 'm do n't 's 'S gonna wanna cannot can not gon na got ta 'tis 't is mr mr. u.s. u.s . .. ... , ! ? ' "
+    "` 'em 'n' o'clock 10,000 3.5 xorg.conf <unk> don’t"
+)
+PIECES = st.lists(st.sampled_from(WORDS.split()), max_size=8)
+TEXTS = TRICKY | st.text(max_size=20) | PIECES.map(" ".join) | PIECES.map("".join)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("I'm gonna see Louis.", "i 'm gon na see louis ."),
+        ("It's not your fault, isn't it?", "it 's not your fault , is n't it ?"),
+        ("CAN'T won't shan't cannot", "ca n't wo n't sha n't can not"),
+        ("they'd've couldn't've", "they 'd 've could n't 've"),
+        ("You've got to, we'll, you're, she'd", "you 've got to , we 'll , you 're , she 'd"),
+        ("gotta wanna gimme lemme 'tis 'twas", "got ta wan na gim me lem me 't is 't was"),
+        ("gonnabe gottan", "gonnabe gottan"),
+        ("get out!!!", "get out ! ! !"),
+        ("wait..what..... ok…", "wait ... what ... ok ..."),
+        ("Mr. Smith, at 10 a.m. in the U.S.A.", "mr. smith , at 10 a.m. in the u.s.a."),
+        ("The end.", "the end ."),
+        ("etc... the U.S.... ah", "etc ... the u.s ... ah"),
+        ("$10,000 or 11.04, 7", "10,000 or 11.04 , 7"),
+        ("edit /etc/X11/xorg.conf", "edit etc x11 xorg.conf"),
+        ("o'clock y'all 'em rock 'n' roll", "o'clock y'all 'em rock 'n ' roll"),
+        ("'stop that' boys' goin'", "' stop that ' boys ' goin '"),
+        ("Don’t `quote`", "do n't ` quote `"),
+        ("well-known -- a_b (c) <u>d</u>", "well known a b c u d u"),
+        ("head\u00adquarters cafe\u0301 Привет", "headquarters café привет"),
+        ("-- ; * \u2014", ""),
+        ("", ""),
+    ],
+)
+def test_rules(text: str, expected: str) -> None:
+    assert tokenise(text) == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("i 'm gon na see louis . is n't it ?", "i'm gonna see louis. isn't it?"),
+        ("ca n't , 't is the u.s. ... oh !", "can't, 'tis the u.s. ... oh!"),
+        ("who 'd 've thought . . mr .", "who'd've thought. . mr ."),
+        ("<unk> , 's", "<unk>, 's"),
+        ("", ""),
+    ],
+)
+def test_detokenised(given: str, expected: str) -> None:
+    assert detokenise(given.split()) == expected
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(TEXTS, max_size=6))
+def test_a_column_and_single_texts_agree(texts: list[str]) -> None:
+    column = pl.Series("text", texts, dtype=pl.String).to_frame().select(words(pl.col("text")))
+    assert column.to_series().to_list() == [tokenise(text) for text in texts]
+
+
+@settings(max_examples=250, deadline=None, derandomize=True)
+@given(TEXTS)
+def test_detokenising_loses_nothing(text: str) -> None:
+    found = tokenise(text)
+    assume("n'tn't" not in "".join(found))
+    assert tokenise(detokenise(found)) == found
+    assert tokenise(" ".join(found)) == found
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(TEXTS)
+def test_words_hold_only_what_the_rules_keep(text: str) -> None:
+    for word in tokenise(text):
+        assert word
+        assert not any(character.isspace() for character in word)
+        assert all(
+            character.isalnum() or character in ",!?'`." or not character.isascii() for character in word
+        )
+        assert word == word.lower()
+
+
+def test_no_text_has_no_words() -> None:
+    assert pl.select(words(pl.lit(None, dtype=pl.String))).item() is None
