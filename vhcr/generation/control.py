@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vhcr.batch import pack
+from vhcr.batch import Ints, pack
 from vhcr.errors import ParameterError
 from vhcr.generation.respond import Continuation, Responder
 
-Path = Literal["linear", "spherical"]
+Way = Literal["linear", "spherical"]
 
 
-def conversations(responder: Responder, count: int, num_turns: int) -> Continuation:
-    """``count`` whole conversations out of nothing: z_conv from its prior where there is one (Eq. 14-16).
+def conversations(
+    responder: Responder,
+    count: int,
+    num_turns: int,
+    *,
+    samples: int = 1,
+    opening: Sequence[int] | None = None,
+) -> Continuation:
+    """``samples`` conversations from each of ``count`` draws of z_conv from its prior (Eq. 14-16, Table 7).
 
-    Conversation ``i`` depends on the noise and ``i`` alone.
+    Whole conversations out of nothing, in the order of ``from_z_conv``; draw ``i`` depends on the noise and
+    ``i`` alone. A model without z_conv has nothing that the samples of a draw share.
 
     Raises:
-        ParameterError: the model cannot begin a conversation (reading ``release``), or a number is not
-            positive.
+        ParameterError: the model cannot begin a conversation and has no opening, or a number is not positive.
     """
     if count < 1:
         raise ParameterError(f"{count} conversations were asked for; at least 1 can be generated")
-    index = torch.arange(count)
-    return responder.go_on(responder.begin(index, torch.zeros_like(index)), num_turns)
+    z_conv = prior_z_conv(responder, count) if responder.model.z_conv_size else None
+    return _converse(responder, range(count), z_conv, num_turns, samples, opening)
 
 
 def from_z_conv(
@@ -40,7 +48,7 @@ def from_z_conv(
     same_noise: bool = False,
     opening: Sequence[int] | None = None,
 ) -> Continuation:
-    """Whole conversations from each row of ``z_conv`` [points, latent] (Table 7).
+    """Whole conversations from each row of ``z_conv`` [points, latent] (Tables 6 and 7).
 
     Conversation ``i * samples + k`` is the ``k``-th of row ``i``: the same z_conv with fresh z_utt. With
     ``same_noise`` all rows share the noise of z_utt and of words, so that what differs between them comes
@@ -51,18 +59,29 @@ def from_z_conv(
         ParameterError: the model has no z_conv, or needs an opening and has none, or a number is not
             positive.
     """
+    names = [0] * len(z_conv) if same_noise else range(len(z_conv))
+    return _converse(responder, names, z_conv, num_turns, samples, opening)
+
+
+def _converse(
+    responder: Responder,
+    names: Sequence[int],
+    z_conv: Tensor | None,
+    num_turns: int,
+    samples: int,
+    opening: Sequence[int] | None,
+) -> Continuation:
+    """``samples`` conversations for each name and its row of ``z_conv``."""
     if samples < 1:
         raise ParameterError(f"{samples} samples were asked for; at least 1 can be generated")
-    points = len(z_conv)
-    names = [0] * points if same_noise else list(range(points))
-    repeated = z_conv.repeat_interleave(samples, dim=0)
-    if opening is None:
-        index = torch.tensor(names).repeat_interleave(samples)
-        sample = torch.arange(samples).repeat(points)
-        heard = responder.begin(index, sample, repeated)
-    else:
-        heard = responder.listen(pack([[np.asarray(opening)]] * points, names, samples), repeated)
-    return responder.go_on(heard, num_turns)
+    if z_conv is not None:
+        z_conv = z_conv.repeat_interleave(samples, dim=0)
+    if opening is not None:
+        batch = pack([[np.asarray(opening)]] * len(names), names, samples)
+        return responder.go_on(responder.listen(batch, z_conv), num_turns)
+    index = torch.tensor(names).repeat_interleave(samples)
+    sample = torch.arange(samples).repeat(len(names))
+    return responder.go_on(responder.begin(index, sample, z_conv), num_turns)
 
 
 def prior_z_conv(responder: Responder, count: int, first: int = 0) -> Tensor:
@@ -77,7 +96,21 @@ def prior_z_conv(responder: Responder, count: int, first: int = 0) -> Tensor:
     return responder.z_conv_noise(index, torch.zeros_like(index))
 
 
-def interpolate(start: Tensor, end: Tensor, num_points: int, path: Path = "linear") -> Tensor:
+def believed_z_conv(responder: Responder, told: Sequence[Sequence[Ints]]) -> Tensor:
+    """The mean of q(z_conv | conversation) for each conversation, [conversations, latent].
+
+    Raises:
+        ParameterError: the model has no z_conv.
+    """
+    if responder.model.z_conv_size == 0:
+        raise ParameterError(f"{responder.model.system.architecture!r} has no z_conv to infer")
+    params = responder.params.model_copy(update={"z_conv_from": "posterior"})
+    listener = replace(responder, params=params, latent_scale=0.0)
+    means = [listener.listen(pack([turns], [0])).z_conv[0] for turns in told]
+    return torch.cat(means)
+
+
+def interpolate(start: Tensor, end: Tensor, num_points: int, path: Way = "linear") -> Tensor:
     """Points at equal steps from ``start`` to ``end``, both [latent] and included: [points, latent].
 
     ``linear`` cuts through the middle, where a Gaussian of many dimensions has next to no mass: halfway

@@ -229,8 +229,9 @@ def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     ``torch.topk`` says nothing about which of several equals it takes, so rows where that matters are sorted.
     """
-    values, places = scores.topk(k, dim=-1)
-    torn = ((scores >= values[:, -1:]).sum(-1) > k).nonzero().squeeze(1)
+    values, places = scores.topk(min(k + 1, scores.shape[1]), dim=-1)
+    torn = (values[:, k:] == values[:, k - 1 : k]).any(-1).nonzero().squeeze(1)
+    values, places = values[:, :k], places[:, :k]
     if len(torn):
         ordered, order = scores[torn].sort(dim=-1, descending=True, stable=True)
         values[torn], places[torn] = ordered[:, :k], order[:, :k]

@@ -1,0 +1,505 @@
+"""The commands a person types. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vhcr.errors import ParameterError, VhcrError
+
+if TYPE_CHECKING:
+    from vhcr.generation.chat import Chat, Line
+    from vhcr.generation.respond import Continuation, Responder
+    from vhcr.params import GenerationParams
+    from vhcr.tokenisation.vocabulary import Vocabulary
+
+app = typer.Typer(
+    name="vhcr",
+    help="Conversations from trained models (HRED, VHRED, VHCR), and the numbers behind them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SEPARATOR = "|"  # between the turns of a context; the tokeniser keeps no such character
+
+# How text is generated where params.yaml does not say.
+DEFAULTS: dict[str, Any] = {
+    "strategy": "greedy",
+    "max_words": 30,
+    "beam_size": 5,
+    "length_penalty": 1.0,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "z_conv_from": "posterior",
+}
+
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A trained run: its folder, corpus/system/seed, an MLflow run id, or models:/<name>@<alias>.",
+    ),
+]
+DECODING = "How utterances are decoded (default: generation in params.yaml)"
+Strategy = Annotated[
+    Literal["greedy", "beam", "sample"] | None,
+    typer.Option(help="Decoding strategy.", rich_help_panel=DECODING),
+]
+Temperature = Annotated[float | None, typer.Option(help="Of sampling; implies it.", rich_help_panel=DECODING)]
+TopK = Annotated[
+    int | None,
+    typer.Option(help="Sample among the k likeliest words; 0: all.", rich_help_panel=DECODING),
+]
+TopP = Annotated[float | None, typer.Option(help="Sample within this mass.", rich_help_panel=DECODING)]
+BeamSize = Annotated[
+    int | None, typer.Option(help="Hypotheses kept by beam search.", rich_help_panel=DECODING)
+]
+LengthPenalty = Annotated[
+    float | None,
+    typer.Option(help="A beam's score is log p / words ** penalty.", rich_help_panel=DECODING),
+]
+MaxWords = Annotated[
+    int | None,
+    typer.Option(help="Longest utterance, its end counted.", rich_help_panel=DECODING),
+]
+ZConvFrom = Annotated[
+    Literal["posterior", "prior"] | None,
+    typer.Option(help="Draw z_conv given the context, or from N(0, I).", rich_help_panel=DECODING),
+]
+LatentScale = Annotated[
+    float,
+    typer.Option(min=0.0, help="Times the deviation of z_conv and z_utt; 0: their means.",
+                 rich_help_panel=DECODING),
+]  # fmt: skip
+Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal text.")]
+Turns = Annotated[int, typer.Option(min=1, help="Turns to generate; each hears those before it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of text.")]
+Opening = Annotated[str | None, typer.Option(help="First utterance, given rather than generated.")]
+Checkpoint = Annotated[
+    Literal["best", "last"], typer.Option(help="Lowest validation bound, or end of training.")
+]
+Device = Annotated[Literal["cpu", "cuda", "auto"], typer.Option(help="Where to compute.")]
+
+
+@app.command()
+def generate(
+    run: Run,
+    contexts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONTEXT]...",
+            help=f"What was said so far, turns separated by '{SEPARATOR}'; - or none: standard input.",
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="Contexts as JSON Lines: lists of utterances, or conversations with `utterances`."),
+    ] = None,
+    turns: Turns = 1,
+    samples: Annotated[int, typer.Option(min=1, help="Responses to each context.")] = 1,
+    conversations: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="No context: so many draws of z_conv, a whole conversation from each sample."
+        ),
+    ] = None,
+    opening: Opening = None,
+    as_json: AsJson = False,
+    strategy: Strategy = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    max_words: MaxWords = None,
+    z_conv_from: ZConvFrom = None,
+    latent_scale: LatentScale = 1.0,
+    seed: Seed = 0,
+    checkpoint: Checkpoint = "best",
+    device: Device = "cpu",
+) -> None:
+    """Respond to contexts, or generate whole conversations.
+
+    vhcr generate toy/vhcr-ud/0 "hello | hi , how can i help ?" --turns 3 --samples 2 --strategy sample
+    """
+    from vhcr.generation import control
+    from vhcr.generation.text import hear
+
+    changes = _given(
+        strategy=strategy,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        beam_size=beam_size,
+        length_penalty=length_penalty,
+        max_words=max_words,
+        z_conv_from=z_conv_from,
+    )
+    if conversations is not None and (contexts or file is not None):
+        raise ParameterError("--conversations generates without contexts, but there are some")
+    if opening is not None and conversations is None:
+        raise ParameterError("--opening begins whole conversations: give --conversations too")
+    speaker, vocabulary = _responder(run, changes, latent_scale, seed, checkpoint, device)
+    longest = speaker.params.max_words
+    if conversations is not None:
+        first = None if opening is None else hear(opening, vocabulary, longest).tolist()
+        made = control.conversations(speaker, conversations, turns, samples=samples, opening=first)
+        given = [[] if opening is None else [opening]] * conversations
+        _show(given, made, samples, vocabulary, as_json)
+        return
+    texts = list(_contexts(contexts, file))
+    heard = [[hear(text, vocabulary, longest) for text in context] for context in texts]
+    _show(texts, speaker.respond(heard, turns, samples=samples), samples, vocabulary, as_json)
+
+
+@app.command()
+def chat(
+    run: Run,
+    strategy: Strategy = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    max_words: MaxWords = None,
+    z_conv_from: ZConvFrom = None,
+    latent_scale: LatentScale = 1.0,
+    seed: Seed = 0,
+    checkpoint: Checkpoint = "best",
+    device: Device = "cpu",
+) -> None:
+    """Talk with a trained model in the terminal; /help lists what else can be typed."""
+    from vhcr.generation.chat import Chat
+
+    changes = _given(
+        strategy=strategy,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        beam_size=beam_size,
+        length_penalty=length_penalty,
+        max_words=max_words,
+        z_conv_from=z_conv_from,
+    )
+    speaker, vocabulary = _responder(run, changes, latent_scale, seed, checkpoint, device)
+    typer.echo(f"{run}: say something, or /help")
+    talk(Chat(speaker, vocabulary))
+
+
+@app.command()
+def interpolate(
+    run: Run,
+    points: Annotated[int, typer.Option(min=2, help="Points on the way, both ends included.")] = 7,
+    path: Annotated[
+        Literal["linear", "spherical"], typer.Option(help="Straight, or along the sphere.")
+    ] = "linear",
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help=f"A conversation (turns separated by '{SEPARATOR}') whose z_conv it starts from; "
+            "default: a draw from the prior.",
+        ),
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="And one that it leads to.")] = None,
+    turns: Turns = 3,
+    opening: Opening = None,
+    as_json: AsJson = False,
+    strategy: Strategy = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    max_words: MaxWords = None,
+    latent_scale: LatentScale = 1.0,
+    seed: Seed = 0,
+    checkpoint: Checkpoint = "best",
+    device: Device = "cpu",
+) -> None:
+    """Conversations from points between two z_conv (Table 6).
+
+    The noise of z_utt and of words is the same at all points: what differs comes from z_conv alone.
+
+    vhcr interpolate toy/vhcr-ud/0 --points 5 --path spherical
+    """
+    from vhcr.generation import control
+    from vhcr.generation.text import hear
+
+    changes = _given(
+        strategy=strategy,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        beam_size=beam_size,
+        length_penalty=length_penalty,
+        max_words=max_words,
+    )
+    speaker, vocabulary = _responder(run, changes, latent_scale, seed, checkpoint, device)
+    longest = speaker.params.max_words
+    drawn = control.prior_z_conv(speaker, 2)
+    ends = []
+    for place, text in enumerate((start, end)):
+        if text is None:
+            ends.append(drawn[place])
+        else:
+            told = [hear(turn, vocabulary, longest) for turn in _turns(text)]
+            ends.append(control.believed_z_conv(speaker, [told])[0])
+    first = None if opening is None else hear(opening, vocabulary, longest).tolist()
+    z_conv = control.interpolate(ends[0], ends[1], points, path)
+    made = control.from_z_conv(speaker, z_conv, turns, same_noise=True, opening=first)
+    _show([[] if opening is None else [opening]] * points, made, 1, vocabulary, as_json)
+
+
+@app.command()
+def runs() -> None:
+    """List the trained runs in this project."""
+    from vhcr.layout import read_json
+    from vhcr.stages.resolve import trained_runs
+
+    found = trained_runs()
+    if not found:
+        typer.echo("No trained run lies in data/trained/ yet: make run")
+    for name, folder in found.items():
+        info = read_json(folder / "run.json")
+        typer.echo(f"{name:40} {info.get('mlflow_run_id') or 'not in MLflow'}")
+
+
+@app.command()
+def table() -> None:
+    """Print the table of every report, and where the reports lie."""
+    from vhcr.summary import summary
+
+    typer.echo(summary(Path("reports")))
+
+
+@app.command("import-run")
+def import_run(
+    folder: Annotated[Path, typer.Argument(help="A trained run: data/trained/<corpus>/<system>/<seed>.")],
+    evaluated: Annotated[
+        Path | None, typer.Option(help="Its evaluation: data/evaluated/<corpus>/<system>/<seed>.")
+    ] = None,
+) -> None:
+    """Send a run that was recorded as files to MLflow, exactly once; prints its MLflow run id."""
+    from vhcr.recording import import_run as send
+
+    typer.echo(send(folder, evaluated))
+
+
+HELP = """\
+/new              begin another conversation
+/resample         another reply in place of the last: z_conv, z_utt and words drawn afresh
+/undo             take back the last reply and what it replied to
+/begin            let the model say the first utterance
+/temperature X    sample at this temperature; 0 takes the likeliest words
+/why              what lies behind the last reply
+/show             the conversation so far
+/save FILE        append the conversation to a JSON Lines file
+/help             this
+/quit             leave (so does the end of input)"""
+
+
+def talk(chat: Chat) -> None:
+    """Read lines until /quit or the end of input; a mistake is said and costs nothing."""
+    if sys.stdin.isatty():
+        import readline  # noqa: F401  # line editing and history for input()
+    while True:
+        try:
+            line = input("you> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            typer.echo()
+            return
+        if line == "/quit":
+            return
+        try:
+            _obey(chat, line)
+        except VhcrError as error:
+            typer.echo(f"  {error}")
+
+
+def _obey(chat: Chat, line: str) -> None:
+    """One line of the chat: a command, or something said."""
+    command, _, rest = line.partition(" ")
+    rest = rest.strip()
+    if not line:
+        return
+    if not line.startswith("/"):
+        _reply(chat.say(line))
+    elif command == "/new":
+        chat.new()
+        typer.echo("  a new conversation")
+    elif command == "/resample":
+        _reply(chat.resample())
+    elif command == "/undo":
+        for taken in chat.undo():
+            typer.echo(f"  taken back: {taken.speaker}> {taken.text}")
+    elif command == "/begin":
+        if chat.lines:
+            raise ParameterError("this conversation has begun: /new first")
+        _reply(chat.reply())
+    elif command == "/temperature":
+        _set_temperature(chat, rest)
+    elif command == "/why":
+        for name, value in chat.why().items():
+            typer.echo(f"  {name:14} {value:.4g}")
+    elif command == "/show":
+        for said in chat.lines:
+            typer.echo(f"  {said.speaker}> {said.text}")
+    elif command == "/save":
+        _save(chat, rest)
+    elif command == "/help":
+        typer.echo(HELP)
+    else:
+        raise ParameterError(f"{command} is no command; /help lists them")
+
+
+def _reply(line: Line) -> None:
+    typer.echo(f"{line.speaker}> {line.text}")
+
+
+def _set_temperature(chat: Chat, text: str) -> None:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ParameterError(f"/temperature needs a number, not {text!r}") from None
+    if value == 0.0:
+        chat.set_params(strategy="greedy")
+        typer.echo("  the likeliest words")
+    else:
+        chat.set_params(strategy="sample", temperature=value)
+        typer.echo(f"  sampling at temperature {value:g}")
+
+
+def _save(chat: Chat, name: str) -> None:
+    if not name:
+        raise ParameterError("/save needs the name of a file")
+    if not chat.lines:
+        raise ParameterError("nothing was said that could be saved")
+    try:
+        with Path(name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(chat.as_dict(), ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise ParameterError(f"{name}: cannot be written: {error.strerror}") from None
+    typer.echo(f"  saved to {name}")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given; those of sampling alone ask for sampling."""
+    given = {name: value for name, value in options.items() if value is not None}
+    for names, strategy in ((("temperature", "top_k", "top_p"), "sample"), (("beam_size",), "beam")):
+        if "strategy" not in given and any(name in given for name in names):
+            given["strategy"] = strategy
+    return given
+
+
+def _generation_params(corpus: str, changes: dict[str, Any]) -> GenerationParams:
+    """Those of ``corpus`` in params.yaml where that file knows it, else ``DEFAULTS``; with ``changes``."""
+    from vhcr.params import GenerationParams, Params, parse
+
+    values = DEFAULTS
+    if Path("params.yaml").is_file():
+        params = Params.load()
+        if corpus in params.corpora:
+            values = params.corpus(corpus).generation.model_dump()
+    return parse(GenerationParams, {**values, **changes}, where="generation", origin="command line")
+
+
+def _responder(
+    run: str, changes: dict[str, Any], latent_scale: float, seed: int, checkpoint: str, device: str
+) -> tuple[Responder, Vocabulary]:
+    """A trained run, ready to speak."""
+    from vhcr.generation.respond import Responder
+    from vhcr.models import Noise
+    from vhcr.stages.resolve import resolve_run
+    from vhcr.training.run import TrainedRun, choose_device
+
+    trained = TrainedRun.load(resolve_run(run), checkpoint, str(choose_device(device)))
+    params = _generation_params(str(trained.info.get("corpus")), changes)
+    return Responder(trained.model, params, Noise(seed), latent_scale), trained.vocabulary
+
+
+def _turns(text: str) -> list[str]:
+    """The turns of a context written on one line."""
+    return [turn.strip() for turn in text.split(SEPARATOR)]
+
+
+def _contexts(arguments: Sequence[str] | None, file: Path | None) -> Iterator[list[str]]:
+    """Contexts from arguments, from a JSON Lines file, or from standard input."""
+    if file is not None:
+        if arguments:
+            raise ParameterError("give contexts as arguments or as --file, not both")
+        yield from _read_contexts(file)
+    elif arguments and arguments != ["-"]:
+        yield from map(_turns, arguments)
+    else:
+        if sys.stdin.isatty():
+            typer.echo(f"One context a line, turns separated by '{SEPARATOR}'; end with Ctrl-D.", err=True)
+        yield from (_turns(line) for line in sys.stdin if line.strip())
+
+
+def _read_contexts(file: Path) -> Iterator[list[str]]:
+    """Contexts from JSON Lines: a list of texts, or an object with `context` or `utterances`."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise ParameterError(f"{file}:{number}: not valid JSON: {error}") from None
+        if isinstance(value, dict):
+            value = value.get("context", value.get("utterances"))
+        turns = value if isinstance(value, list) else []
+        texts = [turn.get("text") if isinstance(turn, dict) else turn for turn in turns]
+        spoken = [text for text in texts if isinstance(text, str)]
+        if not spoken or len(spoken) < len(texts):
+            raise ParameterError(f"{file}:{number}: expected a list of utterances, or `utterances` with one")
+        yield spoken
+
+
+def _show(
+    contexts: Iterable[Sequence[str]], made: Continuation, samples: int, vocabulary: Vocabulary, as_json: bool
+) -> None:
+    """Contexts with what was generated after each."""
+    from vhcr.generation.text import tell
+
+    said = [[tell(ids, vocabulary) for ids in turns] for turns in made.token_ids]
+    log_probs = made.log_probs.tolist() if made.log_probs is not None else []
+    for place, context in enumerate(contexts):
+        mine = range(place * samples, (place + 1) * samples)
+        if as_json:
+            responses = [{"turns": said[i], "log_probs": log_probs[i]} for i in mine]
+            typer.echo(json.dumps({"context": list(context), "responses": responses}, ensure_ascii=False))
+            continue
+        if place:
+            typer.echo()
+        for turn in context:
+            typer.echo(f"  {turn}")
+        for number, i in enumerate(mine, start=1):
+            if samples > 1:
+                typer.echo(f"({number})")
+            for turn in said[i]:
+                typer.echo(f"> {turn}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; a VhcrError becomes its message alone and exit status 2."""
+    try:
+        app(args=arguments, prog_name="vhcr")
+    except VhcrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

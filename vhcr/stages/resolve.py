@@ -1,0 +1,128 @@
+"""Which folder a trained run lies in, named by folder, by MLflow run id or by registry alias."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vhcr.errors import CheckpointError
+from vhcr.layout import DATA, WORK
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+MODEL = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+NEEDED = ("run.json", "vocabulary.txt", "best.safetensors")
+
+
+def trained_runs() -> dict[str, Path]:
+    """Every trained run in the project: ``corpus/system/seed`` -> its folder."""
+    folders = sorted(path.parent for path in (DATA / "trained").glob("*/*/*/run.json"))
+    return {"/".join(folder.parts[-3:]): folder for folder in folders}
+
+
+def resolve_run(reference: str) -> Path:
+    """The folder of a trained run, fetched from MLflow where it does not lie here.
+
+    ``reference`` is a folder; ``corpus/system/seed``; the id of an MLflow run (32 hexadecimal digits); or a
+    registered model, ``models:/<name>@<alias>`` or ``models:/<name>/<version>``. What is fetched is kept
+    under ``.work/fetched``.
+
+    Raises:
+        CheckpointError: there is no such run; the message names those there are.
+        RecordingError: MLflow cannot be reached.
+    """
+    runs = trained_runs()
+    folder = Path(reference)
+    if folder.name == "run.json":
+        folder = folder.parent
+    if (folder / "run.json").is_file():
+        return folder
+    if reference in runs:
+        return runs[reference]
+    if RUN_ID.fullmatch(reference):
+        return _recorded_here(reference, runs) or _fetched(reference)
+    if reference.startswith("models:"):
+        run_id = _registered(reference)
+        return _recorded_here(run_id, runs) or _fetched(run_id)
+    known = ", ".join(runs) if runs else f"none in {DATA / 'trained'} yet"
+    raise CheckpointError(
+        f"{reference}: no such trained run; give a folder, an MLflow run id, models:/<name>@<alias>, "
+        f"or one of: {known}"
+    )
+
+
+def _recorded_here(run_id: str, runs: dict[str, Path]) -> Path | None:
+    """The folder whose run.json names MLflow run ``run_id``."""
+    for folder in runs.values():
+        try:
+            info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # damaged: whoever loads it will be told, but it is not what was asked for
+        if isinstance(info, dict) and info.get("mlflow_run_id") == run_id:
+            return folder
+    return None
+
+
+def _registered(reference: str) -> str:
+    """The MLflow run that a registered model version came from."""
+    parts = MODEL.fullmatch(reference)
+    if parts is None:
+        raise CheckpointError(
+            f"{reference}: not a registered model; write models:/<name>@<alias> or models:/<name>/<version>"
+        )
+    client = _client()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if parts["alias"]:
+            version = client.get_model_version_by_alias(parts["name"], parts["alias"])
+        else:
+            version = client.get_model_version(parts["name"], parts["version"])
+    except MlflowException as error:
+        raise CheckpointError(f"{reference}: {error.message}") from None
+    if not version.run_id:
+        raise CheckpointError(f"{reference}: version {version.version} does not say which run it came from")
+    return str(version.run_id)
+
+
+def _fetched(run_id: str) -> Path:
+    """The files of a run that MLflow keeps, copied here once."""
+    folder = WORK / "fetched" / run_id
+    if (folder / "run.json").is_file():
+        return folder
+    client = _client()
+    from mlflow.exceptions import MlflowException
+
+    temporary = folder.with_name(f".{run_id}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True, exist_ok=True)
+    try:
+        try:
+            kept = {Path(file.path).name for file in client.list_artifacts(run_id)}
+            missing = [name for name in NEEDED if name not in kept]
+            if missing:
+                raise CheckpointError(f"MLflow run {run_id} keeps no {', '.join(missing)}: nothing to load")
+            for name in NEEDED:
+                client.download_artifacts(run_id, name, str(temporary))
+        except (MlflowException, OSError) as error:
+            raise CheckpointError(
+                f"MLflow run {run_id} does not lie in {DATA / 'trained'}, and cannot be fetched: {error}"
+            ) from None
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _client() -> MlflowClient:
+    from vhcr import recording
+
+    if not recording.available():
+        raise CheckpointError("MLflow is not installed, or switched off: name the run by its folder")
+    return recording.client()
