@@ -136,6 +136,12 @@ def _sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix(prefix).split("?")[0]) if uri.startswith(prefix) else None
 
 
+def store_exists() -> bool:
+    """Whether anything can have been recorded: false while the local database is not there."""
+    path = _sqlite_path(tracking_uri())
+    return path is None or path.exists()
+
+
 def _without_password(uri: str) -> str:
     scheme, separator, rest = uri.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}" if separator else uri

@@ -1,0 +1,172 @@
+"""One run of the pipeline, from raw corpus to report: the stages of dvc.yaml as Prefect tasks.
+
+    python -m flows.pipeline                     on Prefect's embedded server
+    PREFECT_API_URL=... python -m flows.pipeline on one that runs (make prefect)
+
+Each stage runs as `dvc repro --single-item`, so that afterwards `dvc repro` finds nothing to do.
+"""
+
+import argparse
+import os
+import queue
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import graph, running
+from flows.settings import PipelineSettings
+from vhcr import layout
+from vhcr.errors import VhcrError
+
+DEFAULT_SETTINGS = PipelineSettings()
+
+
+class PipelineError(VhcrError):
+    """Some stages failed; the message names them and those that could not run because of them."""
+
+
+@task(name="stage", cache_policy=NO_CACHE, persist_result=False)
+def run_stage(stage: str, settings: PipelineSettings) -> bool:
+    """Bring one stage up to date with DVC; returns whether anything had to run."""
+    logger = get_run_logger()
+    cores = os.cpu_count() or 1
+    environment = {"VHCR_FLOW_RUN_ID": str(flow_run.id)}
+    if settings.parallel_stages > 1:
+        environment["OMP_NUM_THREADS"] = str(max(1, cores // settings.parallel_stages))
+    return running.reproduce(
+        stage,
+        logger.info,
+        timeout_seconds=settings.stage_timeout_minutes * 60,
+        wait_seconds=settings.wait_minutes * 60,
+        environment=environment,
+    )
+
+
+@flow(
+    name="pipeline",
+    description="Bring the stages of dvc.yaml up to date, from raw corpus to report.",
+    task_runner=ThreadPoolTaskRunner(max_workers=64),  # type: ignore[arg-type]
+    validate_parameters=True,
+)
+def pipeline(settings: PipelineSettings = DEFAULT_SETTINGS) -> dict[str, bool]:
+    """Run the graph of dvc.yaml up to the chosen targets; returns, per stage, whether it had to run."""
+    logger = get_run_logger()
+    who = f"flow run {flow_run.name}"
+    with running.hold_project(who, logger.warning, wait_seconds=settings.wait_minutes * 60):
+        needs = graph.load()
+        stages = graph.select(needs, settings.targets)
+        logger.info("%d stages: %s", len(stages), ", ".join(stages))
+        try:
+            ran = run_graph(needs, stages, settings)
+        finally:
+            # Reached by an error and by cancelling alike; what goes on below would keep a core busy.
+            running.stop_all()
+        link_results(stages)
+    logger.info("%d of %d stages had to run", sum(ran.values()), len(ran))
+    return ran
+
+
+def run_graph(needs: graph.Graph, stages: list[str], settings: PipelineSettings) -> dict[str, bool]:
+    """Run ``stages``, each when what it needs is there, at most ``parallel_stages`` at once.
+
+    A failure stops what depends on it, and nothing else.
+
+    Raises:
+        PipelineError: some stage failed.
+    """
+    finished: queue.SimpleQueue[tuple[str, PrefectFuture[bool]]] = queue.SimpleQueue()
+    waiting, active = list(stages), set[str]()
+    ran: dict[str, bool] = {}
+    failed: dict[str, BaseException] = {}
+    while True:
+        for stage in [s for s in waiting if (needs[s] & set(stages)) <= ran.keys()]:
+            if len(active) == settings.parallel_stages:
+                break
+            waiting.remove(stage)
+            active.add(stage)
+            future = _named(stage, settings).submit(stage, settings)
+            future.add_done_callback(lambda done, stage=stage: finished.put((stage, done)))
+        if not active:
+            break
+        try:
+            stage, done = finished.get(timeout=1.0)  # with a limit, so that signals come through
+        except queue.Empty:
+            continue
+        active.remove(stage)
+        try:
+            ran[stage] = done.result()
+        except VhcrError as error:
+            failed[stage] = error
+    if failed:
+        text = "\n".join(f"{stage}: {error}" for stage, error in failed.items())
+        if waiting:
+            text += f"\nnot run because of that: {', '.join(waiting)}"
+        raise PipelineError(text)
+    return ran
+
+
+def _named(stage: str, settings: PipelineSettings) -> Any:
+    """The task of one stage, under its own name; only downloads are tried again."""
+    kind = graph.kind(stage)
+    retries = settings.download_retries if kind == "download" else 0
+    delays = [float(settings.retry_delay_seconds * 2**attempt) for attempt in range(retries)]
+    return run_stage.with_options(
+        name=kind, task_run_name=stage, tags=[kind], retries=retries, retry_delay_seconds=delays or 0
+    )
+
+
+def link_results(stages: list[str]) -> None:
+    """What one wants to click afterwards: per corpus the table, the report, the runs in MLflow."""
+    for stage in stages:
+        kind, _, corpus = stage.partition("@")
+        if kind != "report":
+            continue
+        key = re.sub(r"[^a-z0-9]+", "-", corpus)
+        page = layout.report(corpus).resolve() / "index.html"
+        rows = layout.read_json(layout.report(corpus) / "table.json")
+        create_table_artifact(
+            table=rows, key=f"table-{key}", description=f"All systems on **{corpus}**; nats per word."
+        )
+        create_link_artifact(
+            link=page.as_uri(), link_text=str(page), key=f"report-{key}", description=f"Report on {corpus}"
+        )
+        if (link := mlflow_link(corpus)) is not None:
+            create_link_artifact(
+                link=link, link_text=link, key=f"mlflow-{key}", description="Its runs (make mlflow)"
+            )
+
+
+def mlflow_link(corpus: str) -> str | None:
+    """Where MLflow shows the runs on a corpus, or None where it has none."""
+    from vhcr import recording
+
+    if not recording.available() or not recording.store_exists():
+        return None
+    found = recording.client().get_experiment_by_name(recording.experiment_name(corpus))
+    return None if found is None else recording.experiment_url(found.experiment_id)
+
+
+def main() -> None:
+    """Run the flow from a terminal."""
+    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=pipeline.description)
+    parser.add_argument("targets", nargs="*", help="stages, or kinds of stages; all by default")
+    parser.add_argument("--parallel-stages", type=int, default=DEFAULT_SETTINGS.parallel_stages)
+    arguments = parser.parse_args()
+    if not Path("dvc.yaml").is_file():
+        sys.exit("error: dvc.yaml is not here; run this from the root of the project")
+    try:
+        pipeline(PipelineSettings(**vars(arguments)))
+    except VhcrError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Run a command for a flow: its lines as they come, a time limit, and nothing left behind."""
+
+import codecs
+import contextlib
+import fcntl
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from flows.graph import dvc
+from vhcr.errors import VhcrError
+
+STOP_SECONDS = 10.0  # a training leaves a checkpoint within this time
+BAR_SECONDS = 10.0  # a progress bar is repeated in the log no more often than this
+POLL_SECONDS = 2.0
+BUSY = "it is being blocked by"  # DVC's words when another process reads or writes a stage's files
+
+_children: set[int] = set()
+_children_lock = threading.Lock()
+
+
+class CommandError(VhcrError):
+    """A command failed or took too long; the message ends with its last lines."""
+
+
+class ProjectHeldError(VhcrError):
+    """Somebody else runs the project, and went on doing so for longer than we would wait."""
+
+
+class Finished(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    lines: tuple[str, ...]  # the last ones
+
+
+def run(
+    command: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    timeout_seconds: float,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | str = ".",
+) -> Finished:
+    """Run ``command`` and hand over each line it prints, as it prints it.
+
+    It stays in our process group, so that cancelling the flow reaches it too; and it is tethered, so that it
+    ends even when we are killed.
+
+    Raises:
+        CommandError: it took longer than ``timeout_seconds``; it has been stopped.
+    """
+    tethered = [sys.executable, "-m", "flows.tether", str(os.getpid()), *command]
+    root = str(Path(__file__).resolve().parent.parent)
+    inherited = {**os.environ, **(environment or {})}
+    inherited["PYTHONPATH"] = os.pathsep.join(filter(None, (root, inherited.get("PYTHONPATH"))))
+    inherited["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), inherited.get("PATH", "")))
+    inherited["PYTHONUNBUFFERED"] = "1"
+    last: deque[str] = deque(maxlen=40)
+    deadline = time.monotonic() + timeout_seconds
+    process = subprocess.Popen(
+        tethered,
+        cwd=cwd,
+        env=inherited,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    with _children_lock:
+        _children.add(process.pid)
+    try:
+        assert process.stdout is not None
+        for line in _lines(process.stdout.fileno(), deadline):
+            last.append(line)
+            on_line(line)
+        status = process.wait(max(0.0, deadline - time.monotonic()))
+    except (TimeoutError, subprocess.TimeoutExpired):
+        shown = "\n".join(last)
+        raise CommandError(
+            f"{' '.join(command)}: stopped after {timeout_seconds:.0f} s\n{shown}".rstrip()
+        ) from None
+    finally:
+        if process.poll() is None:
+            stop(process.pid)
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        with _children_lock:
+            _children.discard(process.pid)
+    return Finished(status, tuple(last))
+
+
+def _lines(descriptor: int, deadline: float) -> Iterator[str]:
+    """Lines of a pipe until it closes; a line that a progress bar rewrites comes only now and then.
+
+    Raises:
+        TimeoutError: the deadline has passed.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    pending, bar_shown = "", -BAR_SECONDS
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if not select.select([descriptor], [], [], min(left, 1.0))[0]:
+            continue
+        data = os.read(descriptor, 65536)
+        pending += decoder.decode(data, final=not data)
+        *whole, pending = pending.replace("\r\n", "\n").split("\n")
+        for text in whole:
+            if line := text.rpartition("\r")[2].rstrip():
+                yield line
+        if not data:
+            if line := pending.rpartition("\r")[2].rstrip():
+                yield line
+            return
+        if "\r" in pending:
+            parts = [part for part in pending.split("\r") if part.strip()]
+            pending = pending.rpartition("\r")[2]
+            if parts and time.monotonic() - bar_shown >= BAR_SECONDS:
+                bar_shown = time.monotonic()
+                yield parts[-1].rstrip()
+
+
+def stop(pid: int) -> None:
+    """End a process and all below it: asked first, forced after STOP_SECONDS."""
+    try:
+        parent = psutil.Process(pid)
+        family = [*parent.children(recursive=True), parent]
+    except psutil.NoSuchProcess:
+        return
+    # The deepest first: a training leaves its checkpoint, and DVC above it then sees it end.
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.terminate()
+    _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
+    for member in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+
+
+def stop_all() -> None:
+    """End every command that `run` has started in this process and that still goes on."""
+    with _children_lock:
+        pids = tuple(_children)
+    for pid in pids:
+        stop(pid)
+
+
+def reproduce(
+    stage: str,
+    on_line: Callable[[str], None],
+    *,
+    timeout_seconds: float,
+    wait_seconds: float,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | str = ".",
+) -> bool:
+    """Bring one stage up to date; returns whether anything had to run.
+
+    While another DVC process holds the stage's files, say who and wait.
+
+    Raises:
+        CommandError: the stage failed.
+        ProjectHeldError: the files were held for longer than ``wait_seconds``.
+    """
+    give_up = time.monotonic() + wait_seconds
+    said: tuple[str, ...] = ()
+    while True:
+        done = run(
+            dvc("--wait-for-lock", "repro", "--single-item", stage),
+            on_line,
+            timeout_seconds=timeout_seconds,
+            environment=environment,
+            cwd=cwd,
+        )
+        if done.status == 0:
+            return not any("didn't change, skipping" in line for line in done.lines)
+        if not any(BUSY in line for line in done.lines):
+            raise CommandError(f"{stage} failed (status {done.status})\n" + "\n".join(done.lines[-15:]))
+        holders = tuple(line.strip() for line in done.lines if line.strip().startswith("(PID "))
+        if time.monotonic() > give_up:
+            raise ProjectHeldError(f"{stage}: its files are held by {'; '.join(holders)}")
+        if holders != said:
+            on_line(f"waiting: the files of {stage} are held by {'; '.join(holders)}")
+            said = holders
+        time.sleep(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def hold_project(
+    who: str, on_wait: Callable[[str], None], *, wait_seconds: float, path: Path = Path(".work/project.lock")
+) -> Iterator[None]:
+    """One flow at a time runs the project; a second one is told who does, and waits.
+
+    The lock goes with the process, however that ends.
+
+    Raises:
+        ProjectHeldError: it was held for longer than ``wait_seconds``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    give_up = time.monotonic() + wait_seconds
+    said = ""
+    with path.open("a+", encoding="utf-8") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                holder = _holder(path)
+                if time.monotonic() >= give_up:
+                    raise ProjectHeldError(f"the project is held by {holder}") from None
+                if holder != said:
+                    on_wait(f"waiting: the project is held by {holder}")
+                    said = holder
+                time.sleep(min(POLL_SECONDS, max(0.0, give_up - time.monotonic())))
+        file.truncate(0)
+        file.write(json.dumps({"who": who, "pid": os.getpid()}))
+        file.flush()
+        yield
+
+
+def _holder(path: Path) -> str:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        return f"{held['who']} (PID {held['pid']})"
+    except (OSError, ValueError, KeyError):
+        return "another process"
