@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from tests.models.examples import params
 from vhcr.models import HRED
 from vhcr.params import GenerationParams
 from vhcr.tokenisation.vocabulary import EOS, PAD, SOS, SPECIALS
@@ -17,17 +18,8 @@ VOCABULARY = len(SPECIALS) + 4
 
 def generation(**changes: object) -> GenerationParams:
     """Greedy decoding of at most 8 words, with ``changes``."""
-    values: dict[str, object] = {
-        "strategy": "greedy",
-        "max_words": 8,
-        "beam_size": 4,
-        "length_penalty": 1.0,
-        "temperature": 1.0,
-        "top_k": 0,
-        "top_p": 1.0,
-        "z_conv_from": "posterior",
-    }
-    return GenerationParams.model_validate({**values, **changes})
+    usual = params().corpus("toy").generation.model_dump()
+    return GenerationParams.model_validate({**usual, "beam_size": 4, "max_words": 8, **changes})
 
 
 class Table:

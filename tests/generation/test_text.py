@@ -1,0 +1,35 @@
+"""Text in and out of a model."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.generation.runs import VOCABULARY
+from vhcr.errors import ParameterError
+from vhcr.generation.text import hear, tell
+from vhcr.tokenisation.vocabulary import EOS, UNK
+
+
+def test_what_is_heard_can_be_told() -> None:
+    text = "i'm fine, thanks! don't."
+    ids = hear(text, VOCABULARY, 30)
+    assert ids[-1] == EOS
+    assert UNK not in ids
+    assert tell(ids.tolist(), VOCABULARY) == text
+
+
+def test_unknown_words_are_heard_as_unk_and_told_as_such() -> None:
+    assert tell(hear("The SCANNER is broken", VOCABULARY, 30).tolist(), VOCABULARY) == "the <unk> is broken"
+
+
+def test_long_utterances_are_cut_as_the_training_data_are() -> None:
+    """``max_words`` counts EOS: four words, three of them said."""
+    ids = hear("how are you ? fine", VOCABULARY, 4)
+    assert len(ids) == 4
+    assert tell(ids.tolist(), VOCABULARY) == "how are you"
+
+
+def test_text_without_words_is_refused() -> None:
+    for text in ("", "   ", "—"):
+        with pytest.raises(ParameterError, match="no word in"):
+            hear(text, VOCABULARY, 30)
