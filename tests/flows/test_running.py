@@ -1,0 +1,221 @@
+"""Commands under a flow: their lines, their end, and who holds the project."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import running
+from tests.flows.conftest import dvc
+
+PYTHON = sys.executable
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start Python with some arguments; whatever is still running after the test is killed."""
+    with contextlib.ExitStack() as started:
+
+        def popen(*arguments: str) -> subprocess.Popen[str]:
+            process = started.enter_context(
+                subprocess.Popen([PYTHON, *arguments], stdout=subprocess.PIPE, text=True)
+            )
+            started.callback(process.kill)
+            return process
+
+        yield popen
+
+
+def run(code: str, timeout_seconds: float = 60.0) -> tuple[int, list[str]]:
+    lines: list[str] = []
+    done = running.run([PYTHON, "-c", code], lines.append, timeout_seconds=timeout_seconds)
+    return done.status, lines
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_lines_of_both_streams_arrive_whole() -> None:
+    code = "import sys; print('grüße'); sys.stdout.flush(); print('trouble', file=sys.stderr); sys.exit(3)"
+    assert run(code) == (3, ["grüße", "trouble"])
+
+
+def test_lines_arrive_while_the_command_runs() -> None:
+    """Read at the end only, a training would show nothing for hours."""
+    arrived: list[tuple[float, str]] = []
+    code = "import time; print('first'); time.sleep(1.5); print('last')"
+    running.run(
+        [PYTHON, "-c", code], lambda line: arrived.append((time.monotonic(), line)), timeout_seconds=60
+    )
+    (first, _), (last, _) = arrived
+    assert last - first > 1.0
+
+
+def test_a_progress_bar_does_not_fill_the_log() -> None:
+    code = (
+        "import sys, time\n"
+        "for i in range(200):\n"
+        "    sys.stderr.write(f'\\r{i} of 200'); sys.stderr.flush(); time.sleep(0.002)\n"
+        "sys.stderr.write('\\rdone\\n')"
+    )
+    status, lines = run(code)
+    assert status == 0
+    assert len(lines) <= 3
+    assert lines[-1] == "done"
+
+
+def test_a_command_that_takes_too_long_is_stopped_with_all_below_it(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
+        "print('half way', flush=True); child.wait()"
+    )
+    with pytest.raises(running.CommandError, match=r"(?s)stopped after 3 s.*half way"):
+        run(code, timeout_seconds=3.0)
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_command_ends_with_a_killed_parent(tmp_path: Path, start: Start) -> None:
+    """SIGKILL lets nobody tidy up; an orphan would keep its core."""
+    note = tmp_path / "pid"
+    (tmp_path / "child.py").write_text(
+        f"import os, time\nopen({str(note)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+    command = [PYTHON, str(tmp_path / "child.py")]
+    parent = start("-c", f"from flows import running; running.run({command}, print, timeout_seconds=600)")
+    wait_for(lambda: note.exists() and note.read_text() != "")
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: gone(int(note.read_text())), 10.0)
+
+
+def test_stop_all_ends_what_other_threads_run() -> None:
+    lines: list[str] = []
+    statuses: list[int] = []
+
+    def work() -> None:
+        code = "import time; print('up', flush=True); time.sleep(600)"
+        statuses.append(running.run([PYTHON, "-c", code], lines.append, timeout_seconds=600).status)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_for(lambda: lines == ["up"])
+    running.stop_all()
+    thread.join(15)
+    assert statuses == [-signal.SIGTERM]
+
+
+def reproduce(stage: str, lines: list[str], wait_seconds: float = 60.0) -> bool:
+    return running.reproduce(stage, lines.append, timeout_seconds=60, wait_seconds=wait_seconds)
+
+
+def test_a_stage_runs_once(project: Path) -> None:
+    lines: list[str] = []
+    assert reproduce("download@toy", lines)
+    assert any(line.startswith("making raw.txt") for line in lines)
+    assert not reproduce("download@toy", lines)
+
+
+def test_a_failed_stage_says_why_in_its_own_words(project: Path) -> None:
+    (project / "broken").write_text("raw.txt")
+    with pytest.raises(running.CommandError, match=r"(?s)download@toy failed.*line 3 is not text"):
+        reproduce("download@toy", [])
+
+
+def test_a_flow_waits_for_a_plain_repro_and_names_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    monkeypatch.setenv("WAITING", "raw.txt")
+    other = start("-m", "dvc", "repro", "download@toy")
+    monkeypatch.delenv("WAITING")
+    wait_for((project / "begun.raw.txt").exists)
+    lines: list[str] = []
+    result: list[bool] = []
+    thread = threading.Thread(target=lambda: result.append(reproduce("download@toy", lines)))
+    thread.start()
+    wait_for(lambda: any(line.startswith("waiting:") for line in lines))
+    assert f"(PID {other.pid})" in next(line for line in lines if line.startswith("waiting:"))
+    (project / "go").touch()
+    thread.join(60)
+    assert result == [False]  # the other one made it
+    assert other.wait(60) == 0
+
+
+def test_a_plain_repro_beside_a_flow_says_who_holds_the_project(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAITING", "raw.txt")
+    thread = threading.Thread(target=lambda: reproduce("download@toy", []))
+    thread.start()
+    wait_for((project / "begun.raw.txt").exists)
+    done = dvc("repro")
+    assert done.returncode != 0
+    assert "is being blocked by" in done.stdout
+    assert "(PID " in done.stdout
+    (project / "go").touch()
+    thread.join(60)
+    assert dvc("repro", "download@toy").returncode == 0
+
+
+def test_waiting_has_an_end(project: Path, monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
+    monkeypatch.setenv("WAITING", "raw.txt")
+    other = start("-m", "dvc", "repro", "download@toy")
+    wait_for((project / "begun.raw.txt").exists)
+    with pytest.raises(running.ProjectHeldError, match=f"PID {other.pid}"):
+        reproduce("download@toy", [], wait_seconds=0.0)
+    (project / "go").touch()
+    assert other.wait(60) == 0
+
+
+def test_one_flow_at_a_time(tmp_path: Path) -> None:
+    lock = tmp_path / ".work" / "project.lock"
+    with running.hold_project("flow run first", print, wait_seconds=0, path=lock):
+        code = (
+            "from pathlib import Path; from flows import running\n"
+            f"with running.hold_project('second', print, wait_seconds=0, path=Path({str(lock)!r})): pass"
+        )
+        second = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=False)
+    assert f"held by flow run first (PID {os.getpid()})" in second.stderr
+    with running.hold_project("flow run third", print, wait_seconds=0, path=lock):
+        pass
+
+
+def test_a_lock_goes_with_its_killed_holder(tmp_path: Path, start: Start) -> None:
+    lock = tmp_path / "project.lock"
+    code = (
+        "import time; from pathlib import Path; from flows import running\n"
+        f"with running.hold_project('first', print, wait_seconds=0, path=Path({str(lock)!r})):\n"
+        "    print('held', flush=True); time.sleep(600)"
+    )
+    first = start("-c", code)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "held\n"
+    waited: list[str] = []
+    threading.Timer(0.5, first.kill).start()
+    with running.hold_project("second", waited.append, wait_seconds=30, path=lock):
+        assert waited == [f"waiting: the project is held by first (PID {first.pid})"]
