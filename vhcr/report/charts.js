@@ -25,13 +25,13 @@
   const colour = (system) => `var(--system-${labels[system].index})`;
 
   // ---- scales
-  const ticks = (low, high, count) => {
+  const ticks = (low, high, count, least = 2) => {
     const rough = (high - low) / count || 1;
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
     const found = [];
     for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step);
-    return found;
+    return found.length < least && count < 12 ? ticks(low, high, count + 1, least) : found;
   };
   const shown = (value, step) => {
     if (Math.abs(value) >= 10000) return `${+(value / 1000).toFixed(1)}k`;
@@ -76,7 +76,7 @@
       element(svg, "text", { x: area.right, y: height - 4, "text-anchor": "end" }, panel.x);
       let sy;
       if (y) {
-        const ys = ticks(y[0], y[1], Math.max(3, Math.floor((area.bottom - area.top) / 42)));
+        const ys = ticks(y[0], y[1], Math.max(3, Math.floor((area.bottom - area.top) / 42)), 3);
         sy = scale(y[0], y[1], area.bottom, area.top);
         for (const value of ys) {
           element(svg, "line", { class: "grid", x1: area.left, x2: area.right, y1: sy(value), y2: sy(value) });
@@ -153,17 +153,20 @@
       element(svg, "circle", { cx: sx(spot.x), cy: sy(spot.y), r: 5, style: `fill:${colour(spot.system)}`, "data-system": spot.system });
     }
     const named = new Set();
+    const hits = (a, b) => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
     for (const spot of spots) {
       if (named.has(spot.system)) continue;
       const text = labels[spot.system].label;
-      const wide = text.length * 6.6;
-      const right = sx(spot.x) + 10 + wide < area.right;
-      const box0 = { x: right ? sx(spot.x) + 9 : sx(spot.x) - 9 - wide, y: sy(spot.y) - 7, w: wide, h: 14 };
-      const hits = (a, b) => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
-      if (placed.some((other) => hits(box0, other)) || spots.some((o) => o !== spot && hits(box0, { x: sx(o.x) - 5, y: sy(o.y) - 5, w: 10, h: 10 }))) continue;
+      const [w, x, y] = [text.length * 6.8, sx(spot.x), sy(spot.y)];
+      // Beside the spot, else above or below it, where it covers neither a spot nor another name.
+      const place = [[x + 9, y - 7], [x - 9 - w, y - 7], [x - w / 2, y - 23], [x - w / 2, y + 9], [x + 6, y - 20], [x + 6, y + 7]]
+        .map(([bx, by]) => ({ x: bx, y: by, w, h: 14 }))
+        .find((b) => b.x >= area.left && b.x + w <= area.right && b.y >= area.top - 8 && b.y + 14 <= area.bottom
+          && ![...placed, ...spots.map((o) => ({ x: sx(o.x) - 4, y: sy(o.y) - 4, w: 8, h: 8 }))].some((o) => hits(b, o)));
+      if (!place) continue;
       named.add(spot.system);
-      placed.push(box0);
-      element(svg, "text", { class: "name", x: right ? box0.x : box0.x + wide, y: sy(spot.y) + 4, "text-anchor": right ? "start" : "end" }, text);
+      placed.push(place);
+      element(svg, "text", { class: "name", x: place.x, y: place.y + 11 }, text);
     }
     return interact(svg, spots.map((_, i) => i), (i) => sx(spots[i].x), (i) => sy(spots[i].y), (i) => {
       if (i === null) return null;
@@ -272,7 +275,7 @@
   };
   for (const figure of figures) {
     const holder = document.getElementById(`figure-${figure.id}`);
-    const systems = [...new Set(figure.panels.flatMap((p) => [...(p.lines || []), ...(p.dots || []), ...(p.spots || [])].map((item) => item.system)))];
+    const systems = [...new Set(figure.panels.flatMap((p) => [...(p.lines || []), ...(p.dots || []), ...(p.spots || [])].map((item) => item.system)))].sort((a, b) => labels[a].index - labels[b].index);
     addLegend(holder.querySelector(".legend"), systems, figure.panels.some((p) => (p.dots || []).some((dot) => dot.paper !== null && dot.paper !== undefined)));
     const panels = holder.querySelector(".panels");
     panels.replaceChildren();
@@ -315,10 +318,10 @@
   setTheme(stored() in names ? stored() : "");
   theme.hidden = false;
   theme.addEventListener("click", () => setTheme({ "": "light", light: "dark", dark: "" }[root.dataset.theme || ""]));
-  // Print what is folded away, and draw to the width of the paper.
+  // Print what is folded away, but for the many further conversations.
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")];
+    opened = [...document.querySelectorAll("details:not([open], .more, .more details)")];
     for (const item of opened) item.open = true;
   });
   addEventListener("afterprint", () => { for (const item of opened) item.open = false; });

@@ -82,7 +82,7 @@ def render(report: Report, *, commit: str | None = None) -> str:
         protocol_sentence=_protocol_sentence(results),
         splits=_splits(results),
         validation=validation,
-        leakage=results.tokenisation.get("leakage"),
+        leakage=_leakage(results.tokenisation.get("leakage")),
         tokenisation={
             name: value for name, value in results.tokenisation.items() if name not in ("leakage", "splits")
         },
@@ -141,7 +141,7 @@ def _lead(results: Results) -> str:
     tests = results.manifest.get("splits", {}).get("test", {})
     if tests:
         text += (
-            f", {plain(tests.get('conversations'))} test conversations of {plain(tests.get('words'))} words"
+            f", {plain(tests.get('conversations'))} test conversations ({plain(tests.get('words'))} words)"
         )
     data_hash = results.manifest.get("data_hash")
     return f"{text}. Data {str(data_hash)[:12]}." if data_hash else f"{text}."
@@ -226,6 +226,24 @@ def _splits(results: Results) -> dict[str, Any] | None:
         "columns": columns,
         "rows": [(split, [sizes.get(name) for name in columns]) for split, sizes in splits.items()],
     }
+
+
+def _leakage(tree: Any) -> dict[str, Any] | None:
+    """One row per kind of content that recurs; the tree itself where it is not of that form."""
+    if not isinstance(tree, Mapping) or not tree:
+        return None
+    if not all(isinstance(entry, Mapping) for entry in tree.values()):
+        return {"rows": [], "tree": tree}
+    columns = list(dict.fromkeys(name for entry in tree.values() for name in entry))
+    rows = [(kind, [_share(entry.get(name)) for name in columns]) for kind, entry in tree.items()]
+    return {"columns": columns, "rows": rows, "tree": tree}
+
+
+def _share(value: Any) -> Any:
+    """ "12 (1.5 %)" for a count with its fraction."""
+    if isinstance(value, Mapping) and {"conversations", "fraction"} <= set(value):
+        return f"{plain(value['conversations'])} ({100 * value['fraction']:.1f} %)"
+    return value
 
 
 def _validation(validation: Json) -> dict[str, Any] | None:

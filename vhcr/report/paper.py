@@ -34,10 +34,12 @@ class PaperFigures:
         """What a caption says of the paper's marks."""
         return "; diamonds are the paper's figures" if self.corpus else ""
 
-    @staticmethod
-    def note(table: int) -> str:
-        """What one should know when reading a table's figures."""
-        return str(_read()["notes"].get(str(table), ""))
+    def note(self, table: int) -> str:
+        """What one should know when reading a table's figures; empty without any."""
+        if self.corpus is None:
+            return ""
+        notes = _read()["notes"]
+        return str(notes.get(f"{table}.{self.corpus}", notes.get(str(table), "")))
 
     @staticmethod
     def source() -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from vhcr.report.evidence import Evidence
 from vhcr.report.paper import PaperFigures
-from vhcr.report.results import EMBEDDING_METRICS, Run, label, number
+from vhcr.report.results import EMBEDDING_METRICS, Run, label, number, system_order
 
 MAX_POINTS = 160  # of one line; more cannot be told apart at the size of a panel
 
@@ -104,7 +104,7 @@ class Figure:
     @property
     def systems(self) -> list[str]:
         """Systems drawn in any panel."""
-        return list(dict.fromkeys(system for panel in self.panels for system in panel.systems))
+        return sorted({system for panel in self.panels for system in panel.systems}, key=system_order)
 
     @property
     def alt(self) -> str:
@@ -194,8 +194,8 @@ def _curve_lines(
         for system in systems:
             for run in evidence.results.of(system):
                 if points := _curve(run, column, split):
-                    name = run.name if split == "validation" else f"{run.name} ({split})"
-                    lines.append(Line(system, name, thinned(points), faint=split != "validation"))
+                    name = run.name if split == splits[-1] else f"{run.name} ({split})"
+                    lines.append(Line(system, name, thinned(points), faint=split != splits[-1]))
     return lines
 
 
@@ -277,7 +277,9 @@ def _likelihood_figure(evidence: Evidence, paper: PaperFigures) -> Figure:
         "likelihood",
         "Likelihood on the test split",
         "Table 1 as a picture: our mean over seeds with its 95 % bootstrap interval"
-        f"{paper.diamond}. HRED's NLL is exact, the others' an upper bound.",
+        f"{paper.diamond}. HRED's NLL is exact, the others' an upper bound. "
+        "These intervals are wide because conversations differ in hardness, alike for all systems; "
+        "differences between systems are known far better (see the table of differences).",
         panels,
     )
 
@@ -417,6 +419,8 @@ def write_images(figure: Figure, folder: Path) -> list[Path]:
                 Line2D([], [], color="#888888", marker="D", mfc="none", ls="", ms=4, label="the paper")
             )
         canvas.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
+        canvas.draw_without_rendering()
+        canvas.set_layout_engine("none")  # laid out once, not again for each format
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{figure.id}.png", folder / f"{figure.id}.svg"]
         canvas.savefig(paths[0], dpi=200, metadata={"Software": None})

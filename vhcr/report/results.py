@@ -139,7 +139,7 @@ class Results:
     @property
     def systems(self) -> tuple[str, ...]:
         """Systems with a run: the paper's order, then the others by name."""
-        return tuple(sorted({run.system for run in self.runs}, key=_system_order))
+        return tuple(sorted({run.system for run in self.runs}, key=system_order))
 
     def of(self, system: str) -> tuple[Run, ...]:
         """The runs of one system, by seed."""
@@ -188,7 +188,7 @@ def load(
             found.append((system, int(seed)))
         else:
             left_out.append(LeftOut(system, seed, reason))
-    found.sort(key=lambda item: (_system_order(item[0]), item[1]))
+    found.sort(key=lambda item: (system_order(item[0]), item[1]))
     shown = _shown_conversations([layout.evaluated(corpus, *item) for item in found], num_samples)
     return Results(
         title=corpus,
@@ -221,11 +221,12 @@ def read_curves(path: Path) -> dict[str, list[Any]]:
 
 
 def _finite(text: str) -> float | None:
-    value = float(text) if text else None
+    value = None if text == "" else float(text)
     return value if value is not None and np.isfinite(value) else None
 
 
-def _system_order(system: str) -> tuple[int, str]:
+def system_order(system: str) -> tuple[int, str]:
+    """Sorts systems as the paper lists them, others after them by name."""
     known = list(SYSTEM_LABELS)
     return (known.index(system) if system in known else len(known), system)
 

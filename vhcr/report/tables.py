@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -154,7 +155,7 @@ def as_csv(table: Table) -> str:
 
 
 def _plain(text: str) -> str:
-    return "" if text == NOTHING else text.replace("−", "-").replace(",", "")
+    return "" if text == NOTHING else re.sub(r"(?<=\d),(?=\d{3})", "", text.replace("−", "-"))
 
 
 _TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{"}
@@ -162,7 +163,7 @@ _TEX |= {
     "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    "−": "--",
+    "−": "$-$",
     "–": "--",
     "≤": r"$\leq$",
 }
@@ -174,7 +175,7 @@ def _tex(text: str) -> str:
 
 
 def _tex_number(text: str) -> str:
-    return text.replace("−", "-").replace("%", r"\%").replace(" [", r"\,[").replace(",", "{,}")
+    return text.replace("−", "-").replace("%", r"\%").replace(",", "{,}").replace(" [", r"\,[")
 
 
 def _simple(
@@ -183,6 +184,11 @@ def _simple(
     return Column(
         key, title, lambda run: run.value(key), digits=digits, group=group, paper=paper, leaders=leaders
     )
+
+
+def _latent(title: str, key: str, *, paper: bool) -> Column:
+    """As ``_simple``, but nothing for a system that has no latent variable."""
+    return Column(key, title, lambda run: run.value(key) if _is_bound(run) else None, paper=paper)
 
 
 def _at(title: str, *path: str, digits: int = 3, group: str = "", percent: bool = False) -> Column:
@@ -220,6 +226,8 @@ def _table(
     rows = []
     for system in results.systems:
         runs = results.of(system)
+        if all(column.value(run) is None for column in used for run in runs):
+            continue
         cells = []
         for column in used:
             known = [value for run in runs if (value := column.value(run)) is not None]
@@ -273,8 +281,8 @@ def _likelihood_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
     ours = paper.corpus is not None
     columns = [
         _simple("NLL", "nll_per_word", paper=ours, leaders=True),
-        _simple("Recon.", "reconstruction_per_word", paper=ours),
-        _simple("KL", "kl_per_word", paper=ours),
+        _latent("Recon.", "reconstruction_per_word", paper=ours),
+        _latent("KL", "kl_per_word", paper=ours),
         Column("perplexity", "Perplexity", lambda run: run.value("perplexity"), digits=1),
     ]
     caption = "Nats per target word on the test split, EOS counted; ≤ marks an upper bound on the NLL. "
@@ -303,7 +311,7 @@ def _likelihood_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
         evidence,
         "table1",
         "Table 1: negative log-likelihood",
-        f"{caption}{_BEST} {paper.note(1) if ours else ''}".strip(),
+        f"{caption}{_BEST} {paper.note(1)}".strip(),
         columns,
         paper=paper,
         table=1,
@@ -321,16 +329,16 @@ def _tightest(run: Run, samples: str) -> float | None:
 def _kl_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
     ours = paper.corpus is not None
     columns = [
-        _simple("Total", "kl_per_word", paper=ours),
-        _simple("z_conv", "kl_conv_per_word", paper=ours),
-        _simple("z_utt", "kl_utt_per_word", paper=ours),
+        _latent("Total", "kl_per_word", paper=ours),
+        _latent("z_conv", "kl_conv_per_word", paper=ours),
+        _latent("z_utt", "kl_utt_per_word", paper=ours),
         Column("share", "z_conv's share", _conv_share, percent=True),
     ]
     return _table(
         evidence,
         "table2",
         "Table 2: KL divergence by latent level",
-        f"Nats per target word on the test split. {paper.note(2) if ours else ''}".strip(),
+        f"Nats per target word on the test split. {paper.note(2)}".strip(),
         columns,
         paper=paper,
         table=2,
@@ -358,7 +366,7 @@ def _response_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
         "Table 3: embedding metrics",
         "Similarity of responses to what was really said, by the definition of the paper's program: greedy "
         "matching from each reference word; pairs without a known word on either side dropped. Mean over "
-        f"turns. {_BEST} {paper.note(3) if ours else ''}".strip(),
+        f"turns. {_BEST} {paper.note(3)}".strip(),
         columns,
         paper=paper,
         table=3,
@@ -420,9 +428,9 @@ def _diagnostics_table(evidence: Evidence) -> Table | None:
         "diagnostics",
         "Is the latent variable used?",
         "Active units: dimensions whose posterior mean varies over the test split. The prior's variance "
-        "ratio falls to 0 where priors shrink to separate points (Fig. 2). A probe is a linear classifier that "
-        "reads a label from a latent variable or from the context state; chance is the commonest label's "
-        "share.",
+        "ratio falls to 0 where priors shrink to separate points (Fig. 2). A probe is a linear classifier "
+        "that reads a label from a latent variable or from the context state; chance is the commonest "
+        "label's share.",
         columns,
     )
 

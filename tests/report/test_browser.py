@@ -1,0 +1,181 @@
+"""The page in a real browser without a network: drawn, usable by mouse and keyboard, and silent."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from vhcr.report.page import Report
+from vhcr.report.write import write
+
+pytest.importorskip("playwright", reason="the browser tests drive Chromium through playwright")
+from playwright.sync_api import Browser, Page, sync_playwright
+
+pytestmark = pytest.mark.e2e
+
+ARGUMENTS = (
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def address(report: Report, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write(report, tmp_path_factory.mktemp("report")).as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert found, "the browser tests need Chromium (Debian: apt-get install chromium)"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(request: pytest.FixtureRequest, browser: Browser, address: str) -> Iterator[Page]:
+    """The open page; whatever it does in a test, it may not complain or ask for anything."""
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 900}, color_scheme=request.param, offline=True
+    )
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "request",
+        lambda asked: complaints.append(asked.url) if asked.url not in (address, "data:,") else None,
+    )
+    page.goto(address)
+    page.wait_for_selector("#figure-kl svg path.line")
+    yield page
+    assert complaints == []
+    context.close()
+
+
+def test_every_panel_is_drawn(page: Page, report: Report) -> None:
+    for figure in report.figures:
+        panels = page.locator(f"#figure-{figure.id} .panel")
+        assert panels.count() == len(figure.panels)
+        for i, panel in enumerate(figure.panels):
+            drawn = panels.nth(i).locator("path.line, circle[data-system]")
+            assert drawn.count() == len(panel.lines) + len(panel.dots) + len(panel.spots)
+        assert "NaN" not in page.locator(f"#figure-{figure.id}").inner_html()
+
+
+def test_legend_hides_shows_and_isolates(page: Page) -> None:
+    legend = page.locator("#figure-likelihood .legend")
+    vhcr = legend.get_by_role("button", name="VHCR + u.d")
+    dots = page.locator("#figure-likelihood .panel >> nth=0").locator("circle[data-system]")
+    before = dots.count()
+    vhcr.click()
+    assert vhcr.get_attribute("aria-pressed") == "false"
+    assert dots.count() == before - 1
+    assert page.locator("#figure-kl path.line[data-system='vhcr-ud']").count() == 0, "in all plots"
+    assert not page.locator("dd[data-answer='vhcr-ud'] >> nth=0").is_visible(), "and in conversations"
+    legend.get_by_role("button", name="Show all").click()
+    assert dots.count() == before
+    vhcr.dblclick()
+    assert dots.count() == 1
+    assert vhcr.get_attribute("aria-pressed") == "true"
+    legend.get_by_role("button", name="Show all").click()
+    vhcr.focus()
+    page.keyboard.press("o")
+    assert dots.count() == 1
+    page.keyboard.press("Space")
+    assert dots.count() == 0
+    assert "nothing selected" in page.locator("#figure-likelihood .panel >> nth=0").inner_text()
+
+
+def test_hover_tells_values(page: Page) -> None:
+    panel = page.locator("#figure-kl .panel >> nth=0")
+    panel.scroll_into_view_if_needed()
+    box = panel.locator("svg").bounding_box()
+    assert box is not None
+    tip = panel.locator(".tip")
+    assert not tip.is_visible()
+    page.mouse.move(box["x"] + box["width"] - 20, box["y"] + box["height"] / 2)
+    assert tip.is_visible()
+    text = tip.inner_text()
+    assert "training step 600" in text
+    assert "VHCR + u.d, seed 0" in text
+    assert "0.481" in text
+    seen = tip.bounding_box()
+    assert seen is not None
+    assert seen["x"] >= 0
+    assert seen["x"] + seen["width"] <= 1280
+    page.mouse.move(5, 5)
+    assert not tip.is_visible()
+
+
+def test_keyboard_reads_a_plot(page: Page) -> None:
+    box = page.locator("#figure-likelihood .panel >> nth=0").locator("[tabindex='0']")
+    box.focus()
+    tip = page.locator("#figure-likelihood .panel >> nth=0").locator(".tip")
+    page.keyboard.press("ArrowDown")
+    assert "HRED" in tip.inner_text()
+    assert "3.873" in tip.inner_text(), "the paper's figure too"
+    page.keyboard.press("End")
+    assert "VHCR + u.d" in tip.inner_text()
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+
+
+def test_seeds_unfold(page: Page) -> None:
+    seed = page.locator("#table1 tr.seed >> nth=0")
+    assert not seed.is_visible()
+    button = page.locator("button[aria-controls='table1']")
+    button.click()
+    assert seed.is_visible()
+    assert button.get_attribute("aria-expanded") == "true"
+
+
+def test_theme_and_its_contrast(page: Page) -> None:
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def contrast() -> float:
+        style = "getComputedStyle(document.querySelector('figcaption'))"
+        ink = luminance(page.evaluate(f"{style}.color"))
+        paper = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        return (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05)
+
+    seen = set()
+    for expected in ("light", "dark", "auto"):
+        page.locator(".theme").click()
+        assert page.locator(".theme").inner_text() == f"Theme: {expected}"
+        assert contrast() >= 4.5
+        seen.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280, 2200])
+def test_nothing_sticks_out(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_function(
+        "[...document.querySelectorAll('.panel svg')].every(s => Math.abs(s.viewBox.baseVal.width"
+        " - Math.max(220, s.parentElement.clientWidth)) < 2)"
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_prints(page: Page) -> None:
+    page.emulate_media(media="print")
+    assert not page.locator(".theme").is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert len(page.pdf(format="A4")) > 50_000
+
+
+def test_without_scripts_the_numbers_are_there(browser: Browser, address: str) -> None:
+    context = browser.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.goto(address)
+    assert page.locator("#table1 tr.seed >> nth=0").is_visible()
+    assert "ending at" in page.locator("#figure-kl .panels").inner_text()
+    context.close()

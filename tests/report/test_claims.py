@@ -1,0 +1,125 @@
+"""Verdicts: each claim turns over when its numbers do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.report.conftest import assemble_in
+from tests.report.results_tree import SYSTEMS, write_run, write_tree
+from vhcr.report.claims import Claim, claims
+from vhcr.report.evidence import Evidence
+from vhcr.report.page import Report
+
+Numbers = Mapping[str, tuple[float, float, float, float]]
+
+
+def verdicts(found: list[Claim]) -> dict[str, str]:
+    return {claim.text: claim.finding.verdict for claim in found}
+
+
+def test_numbers_like_the_papers_support_its_claims(report: Report) -> None:
+    found = verdicts(report.claims)
+    decided = {text: verdict for text, verdict in found.items() if verdict != "not run"}
+    assert set(decided.values()) == {"supported"}, decided
+    assert len(decided) == 10
+    not_run = [claim.finding.evidence for claim in report.claims if claim.finding.verdict == "not run"]
+    assert "needs VHRED + u.d" in not_run
+    assert [claim.finding.verdict for claim in report.claims][-len(not_run) :] == ["not run"] * len(not_run)
+
+
+def test_numbers_against_the_paper_do_not(tmp_path: Path) -> None:
+    numbers: Numbers = {
+        "hred": (3.60, 0.0, 0.0, 0.62),
+        "vhred": (3.50, 0.0, 0.40, 0.55),
+        "vhred-wd": (3.50, 0.0, 0.50, 0.55),
+        "vhred-bow": (3.40, 0.0, 0.30, 0.60),
+        "vhcr-ud": (3.70, 0.001, 0.004, 0.50),
+    }
+    write_tree(tmp_path, systems=numbers)
+    report = assemble_in(tmp_path)
+    found = {text: v for text, v in verdicts(report.claims).items() if v != "not run"}
+    assert set(found.values()) == {"not supported"}, found
+
+
+def test_no_difference_is_undecided(tmp_path: Path) -> None:
+    write_tree(tmp_path, systems={"vhcr-ud": SYSTEMS["vhred-bow"], "vhred-bow": SYSTEMS["vhred-bow"]})
+    found = verdicts(assemble_in(tmp_path).claims)
+    assert found["VHCR with utterance drop has a lower NLL than VHRED + bow"] == "undecided"
+    assert found["VHCR with utterance drop responds best by most embedding metrics"] == "undecided"
+
+
+def test_seeds_that_disagree_leave_it_open(tmp_path: Path) -> None:
+    write_tree(tmp_path, systems={"vhred": SYSTEMS["vhred"]}, seeds=(0,))
+    write_run(tmp_path, "toy", "vhred", 1, (3.4, 0.0, 0.4, 0.5))
+    found = verdicts(assemble_in(tmp_path).claims)
+    assert found["VHRED ignores its latent variable: its KL vanishes"] == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("kl", "weight", "verdict"),
+    [
+        ([0.4, 0.1, 0.01, 0.005], 1.0, "supported"),
+        ([0.4, 0.1, 0.01, 0.005], 0.3, "undecided"),  # annealing never ended: nothing can be said
+        ([0.4, 0.4, 0.4, 0.4], 1.0, "not supported"),
+        ([0.4, 0.4, 0.4, 0.3], 1.0, "undecided"),  # still falling
+        ([0.4, 0.1, 0.03, 0.03], 1.0, "undecided"),  # neither vanished nor alive
+        ([], 1.0, "undecided"),
+    ],
+)
+def test_vanishing_by_the_curve(report: Report, kl: list[float], weight: float, verdict: str) -> None:
+    steps = [100.0, 200, 300, 400][: len(kl)]
+    curves = {
+        "step": steps,
+        "split": ["validation"] * len(kl),
+        "kl_per_word": kl,
+        "kl_weight": [weight] * len(kl),
+    }
+    runs = tuple(replace(run, curves=curves) for run in report.results.of("vhred"))
+    evidence = Evidence(replace(report.results, runs=runs), num_samples=20, seed=0)
+    assert verdicts(claims(evidence))["VHRED ignores its latent variable: its KL vanishes"] == verdict
+    if weight < 1:
+        claim = next(c for c in claims(evidence) if c.text.startswith("VHRED ignores"))
+        assert "KL weight only reached 0.30" in claim.finding.evidence
+
+
+def test_claims_about_one_corpus_stay_with_it(report: Report) -> None:
+    for corpus, worst, better in (("cornell", True, False), ("ubuntu", False, True), (None, False, False)):
+        evidence = Evidence(replace(report.results, paper_corpus=corpus), num_samples=20, seed=0)
+        texts = verdicts(claims(evidence))
+        assert ("HRED responds worst" in texts) is worst
+        assert ("HRED responds better than VHRED and VHRED + bow" in texts) is better
+
+
+def test_higher_word_drop_and_narrow_priors(tmp_path: Path) -> None:
+    write_tree(
+        tmp_path, systems={"vhred-zonly": (3.5, 0.0, 0.004, 0.5), "vhred-wd75": (3.5, 0.0, 0.004, 0.5)}
+    )
+    report = assemble_in(tmp_path)
+    assert verdicts(report.claims)["Nor does a higher word drop, 0.5 or 0.75"] == "not run"
+    system = {"architecture": "vhred", "word_drop": 0.75}
+    runs = tuple(
+        replace(
+            run,
+            training={**run.training, "params": {"system": system}}
+            if run.system == "vhred-wd75"
+            else run.training,
+            metrics={**run.metrics, "diagnostics": {"prior_variance_ratio": 0.01}},
+        )
+        for run in report.results.runs
+    )
+    evidence = Evidence(replace(report.results, runs=runs), num_samples=20, seed=0)
+    found = verdicts(claims(evidence))
+    assert found["Nor does a higher word drop, 0.5 or 0.75"] == "supported"
+    narrow = next(text for text in found if text.startswith("A decoder that sees z_utt alone"))
+    assert found[narrow] == "supported"
+    assert verdicts(report.claims)[narrow] == "undecided", "the KL is gone but priors are as wide as before"
+
+
+def test_evidence_without_files_is_open_not_wrong(report: Report) -> None:
+    runs = tuple(replace(run, sums={}, curves={}) for run in report.results.runs)
+    found = verdicts(claims(Evidence(replace(report.results, runs=runs), num_samples=20, seed=0)))
+    assert set(found.values()) == {"undecided", "not run"}

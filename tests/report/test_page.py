@@ -1,0 +1,136 @@
+"""The page as text: complete, closed to the outside, and safe with whatever people wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from vhcr.report.page import Report, assemble, plain, render
+from vhcr.report.results import LeftOut, Response
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+class Outline(HTMLParser):
+    """Open elements, ids, links; complains of elements that close in the wrong order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.outside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if values.get("id"):
+            self.ids.append(str(values["id"]))
+        for name in ("href", "src", "srcset", "action", "data"):
+            if target := values.get(name):
+                (self.links if target.startswith("#") else self.outside).append(target)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page(report: Report) -> str:
+    return render(report, commit="0123456789abcdef")
+
+
+def test_well_formed_and_closed_to_the_outside(page: str) -> None:
+    outline = Outline()
+    outline.feed(page)
+    assert outline.open == []
+    assert len(outline.ids) == len(set(outline.ids))
+    assert {link[1:] for link in outline.links} <= set(outline.ids)
+    assert outline.outside == ["data:,"]
+    assert not re.findall(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w.-]+\.\w+|@import|url\((?!#)", page)
+    assert len(page.encode()) < 3_000_000
+
+
+def test_shows_what_was_asked_for(page: str) -> None:
+    for text in (
+        "Table 1: negative log-likelihood", "Table 2: KL divergence", "Table 3: embedding metrics",
+        "KL divergence during training", "Conversations", "all 2 expectations hold", "Leakage between splits",
+        "2 (1.7 %)", "token coverage", "Settings that tell the systems apart", "0123456789", "2 x Some CPU",
+        "14 min 00 s together", "HRED has the lowest NLL", "4.026", "by greedy decoding",
+    ):  # fmt: skip
+        assert text in page, text
+
+
+def test_what_people_wrote_cannot_become_markup(report: Report) -> None:
+    evil = "</script><script>alert(1)</script>&amp;\"'"
+    response = Response((evil,), (evil,), (evil,))
+    run = replace(report.results.runs[0], system=evil, responses={(1, evil): response})
+    results = replace(
+        report.results, title=evil, runs=(run,), left_out=(LeftOut(evil, evil, evil),),
+        tokenisation={evil: {evil: [evil]}},
+        validation={"success": False, "results": [{"expectation": evil}]},
+    )  # fmt: skip
+    page = render(assemble(results, num_samples=10, seed=0))
+    outline = Outline()
+    outline.feed(page)
+    assert outline.open == []
+    assert page.count("<script") == 2, "the data and our own"
+    assert "&lt;/script&gt;" in page
+    data = re.search(r'id="figures">(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    assert evil in json.loads(data[1])["labels"]
+
+
+def test_older_and_scarcer_results_still_make_a_page(report: Report) -> None:
+    runs = tuple(
+        replace(run, metrics={}, sums={}, responses={}, curves={}, training={}, provenance={})
+        for run in report.results.runs[:2]
+    )
+    results = replace(report.results, runs=runs, tokenisation={}, validation={}, embeddings={}, manifest={})
+    page = render(assemble(results, num_samples=10, seed=0))
+    assert "No validation result was found" in page
+    assert 'id="conversations"' not in page
+    assert "HRED, seed 0" in page
+
+
+def test_failed_validation_comes_first_and_open(report: Report) -> None:
+    results = [
+        {"expectation": "good", "success": True},
+        {
+            "expectation": "bad",
+            "success": False,
+            "unexpected_count": 3,
+            "examples": [7, 8],
+            "explanation": "Why",
+        },
+    ]
+    page = render(
+        replace(report, results=replace(report.results, validation={"success": False, "results": results}))
+    )
+    assert "not all 2 expectations hold (1 failed)" in page
+    assert page.index("✗ fails") < page.index("✓ holds")
+    assert "such as 7, 8" in page
+    assert "<details open>" in page
+
+
+def test_left_out_runs_are_listed(report: Report) -> None:
+    left = (LeftOut("vhcr-ud", "4", "trained, but not evaluated"),)
+    page = render(replace(report, results=replace(report.results, left_out=left)))
+    assert "VHCR + u.d, seed 4: trained, but not evaluated" in page
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"), (True, "yes"), (1234, "1,234"), (-5, "−5"), (0.0001, "0.0001"), (1e6, "1,000,000"),
+        (0.25, "0.25"), ([], "–"), ([1, 2], "1, 2"), ({"num_x": 1}, "num x 1"), ("a", "a"),
+        (0, "0"), (0.0, "0"),
+    ],
+)  # fmt: skip
+def test_plain(value: object, text: str) -> None:
+    assert plain(value) == text

@@ -1,0 +1,75 @@
+"""Stage report: what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.report.results_tree import SYSTEMS, write_run, write_tree
+from vhcr import layout
+from vhcr.errors import DataError
+from vhcr.params import Params
+from vhcr.report.page import assemble, render
+from vhcr.report.results import TABLE_KEYS, load
+from vhcr.stages.report import main, run
+
+PARAMS = Params.load(Path(__file__).parents[2] / "params.yaml")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_tree(tmp_path, systems={name: SYSTEMS[name] for name in ("hred", "vhcr-ud")}, seeds=(0,))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_writes_all_files_and_leaves_out_what_does_not_belong(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stale = layout.report("toy") / "plots" / "stale.png"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    write_run(project, "toy", "vhred", 0, SYSTEMS["vhred"])
+    shutil.rmtree(layout.evaluated("toy", "vhred", 0))
+    path = layout.evaluated("toy", "hred", 0) / "responses.parquet"
+    table = pq.read_table(path)
+    said = pa.array(["i 'm gon na go , sir ."] * table.num_rows)
+    pq.write_table(table.set_column(table.column_names.index("response"), "response", said), path)
+    with caplog.at_level(logging.WARNING):
+        run(PARAMS, corpus="toy")
+    assert "vhred 0 is left out: trained, but not evaluated" in caplog.text
+    assert not stale.exists()
+    folder = layout.report("toy")
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*.*")}
+    expected = {"index.html", "table.json", "plots/kl.png", "plots/kl.svg", "tables/table1.tex"}
+    assert expected | {"tables/table3.csv"} <= set(files)
+    rows = json.loads(files["table.json"].read_text())
+    assert [(row["system"], row["seed"]) for row in rows] == [("hred", 0), ("vhcr-ud", 0)]
+    assert all(tuple(row) == TABLE_KEYS for row in rows)
+    page = files["index.html"].read_text()
+    assert "i&#39;m gonna go, sir." in page, "words are joined for reading"
+    assert render(assemble(load("toy", readable=str), num_samples=50, seed=0)) == render(
+        assemble(load("toy", readable=str), num_samples=50, seed=0)
+    )
+
+
+def test_refuses_to_report_on_nothing(project: Path) -> None:
+    shutil.rmtree(layout.DATA / "evaluated")
+    with pytest.raises(DataError, match="data/evaluated/toy: no run was evaluated on the present data"):
+        run(PARAMS, corpus="toy")
+    assert not layout.report("toy").exists()
+
+
+def test_command(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["report", "--corpus", "nope", "--params", str(Path(__file__).parents[2] / "params.yaml")]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "corpora: 'nope' is not defined" in capsys.readouterr().err
