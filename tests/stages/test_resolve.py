@@ -1,0 +1,96 @@
+"""A trained run by folder, by name, by MLflow run id and by registry alias."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.generation.runs import trained_run
+from vhcr import recording
+from vhcr.errors import CheckpointError
+from vhcr.recording import MlflowRun
+from vhcr.stages import resolve
+from vhcr.stages.resolve import resolve_run
+from vhcr.training.run import TrainedRun
+
+ID = "0123456789abcdef" * 2
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+def test_folder_name_and_run_json_are_the_same_run() -> None:
+    folder = trained_run(Path())
+    for reference in (str(folder), f"{folder}/run.json", "invented/vhcr-ud/0", str(folder.resolve())):
+        assert resolve_run(reference).resolve() == folder.resolve()
+
+
+def test_an_mlflow_run_that_lies_here_is_found_without_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VHCR_MLFLOW", "off")
+    trained_run(Path(), seed=0, mlflow_run_id="f" * 32)
+    folder = trained_run(Path(), seed=1, mlflow_run_id=ID)
+    damaged = trained_run(Path(), seed=2)
+    (damaged / "run.json").write_text("{", encoding="utf-8")
+    assert resolve_run(ID) == folder
+    with pytest.raises(CheckpointError, match="switched off"):
+        resolve_run("e" * 32)
+
+
+def test_unknown_names_are_answered_with_those_there_are() -> None:
+    with pytest.raises(CheckpointError, match=r"toy/vhcr/0: no such trained run.*none in data/trained yet"):
+        resolve_run("toy/vhcr/0")
+    trained_run(Path())
+    with pytest.raises(CheckpointError, match="one of: invented/vhcr-ud/0"):
+        resolve_run("toy/vhcr/0")
+
+
+def test_runs_that_lie_elsewhere_are_fetched_once(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By id and by alias; the second time nothing is asked of MLflow. A model kept here is not fetched."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    elsewhere = trained_run(tmp_path / "elsewhere")
+    client = recording.client()
+    experiment = client.create_experiment("elsewhere", artifact_location=(tmp_path / "kept").as_uri())
+    assert experiment
+    with MlflowRun.start("elsewhere", "a", {}, {}) as run:
+        run.log_artifacts([elsewhere / name for name in resolve.NEEDED])
+    with MlflowRun.start("elsewhere", "b", {}, {}) as empty:
+        pass
+    client.create_registered_model("speaker")
+    version = client.create_model_version("speaker", f"runs:/{run.run_id}/", run_id=run.run_id)
+    client.set_registered_model_alias("speaker", "champion", version.version)
+
+    fetched = resolve_run(run.run_id)
+    assert TrainedRun.load(fetched).vocabulary == TrainedRun.load(elsewhere).vocabulary
+    assert sorted(path.name for path in fetched.iterdir()) == sorted(resolve.NEEDED)
+    assert [path.name for path in fetched.parent.iterdir()] == [run.run_id], "no half-fetched folder is left"
+    assert resolve_run("models:/speaker@champion") == fetched
+    assert resolve_run(f"models:/speaker/{version.version}") == fetched
+    monkeypatch.setattr(resolve, "_client", lambda: pytest.fail("MLflow was asked again"))
+    assert resolve_run(run.run_id) == fetched
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+
+    here = trained_run(Path(), mlflow_run_id=run.run_id)
+    assert resolve_run("models:/speaker@champion") == here
+    with pytest.raises(CheckpointError, match=r"keeps no run\.json, vocabulary\.txt, best\.safetensors"):
+        resolve_run(empty.run_id)
+    with pytest.raises(CheckpointError, match="cannot be fetched"):
+        resolve_run("e" * 32)
+    for reference, message in {
+        "models:/speaker@nobody": "nobody",
+        "models:/nobody/1": "nobody",
+        "models:/speaker": "not a registered model; write",
+    }.items():
+        with pytest.raises(CheckpointError, match=message):
+            resolve_run(reference)
