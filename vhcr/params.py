@@ -271,7 +271,7 @@ class Params:
         unknown = [key for key in values if key not in TOP_LEVEL]
         missing = [key for key in TOP_LEVEL if not isinstance(values.get(key), Mapping)]
         if unknown:
-            near = difflib.get_close_matches(unknown[0], TOP_LEVEL, n=1)
+            near = difflib.get_close_matches(str(unknown[0]), TOP_LEVEL, n=1)
             raise ParameterError(
                 f"{origin}: {unknown[0]}: unknown key" + (f" (did you mean {near[0]}?)" if near else "")
             )
@@ -298,7 +298,7 @@ class Params:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ParameterError(f"{path}: cannot be read: {error.strerror}") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ParameterError(f"{path}: not valid YAML: {error}") from None
         if not isinstance(values, Mapping):
             raise ParameterError(f"{path}: expected a mapping at the top level")
