@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ WORDS = [UNK, *range(len(SPECIALS), VOCABULARY)]  # what may stand inside an utt
 READINGS = ("paper", "release")
 SYSTEMS = ("hred", "vhred", "vhred-wd", "vhred-ud", "vhred-bow", "vhred-zonly", "vhcr", "vhcr-ud")
 LATENT_SYSTEMS = tuple(name for name in SYSTEMS if name != "hred")
-DROPS = {"word_drop": 0.4, "utterance_drop": 0.4}
+DROPS: dict[str, Any] = {"word_drop": 0.4, "utterance_drop": 0.4}
 
 Conversation = list[list[int]]
 

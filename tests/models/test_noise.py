@@ -42,7 +42,7 @@ def test_bits_are_splitmix64_of_the_keys(keys: tuple[int, ...]) -> None:
 
 
 def test_uniform_stays_inside_the_open_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With 53 bits and a half, the largest draw was rounded to 1: a word drop of rate 1 could spare a word."""
+    """With 53 bits and a half the largest draw was rounded to 1: a drop of rate 1 could spare a word."""
     for bits in (-1, 0):
         monkeypatch.setattr(Noise, "_bits", lambda self, purpose, *keys, bits=bits: torch.tensor([bits]))
         drawn = float(Noise(0).uniform("x", ints(0)))

@@ -15,7 +15,9 @@ NOISE = Noise(seed=3, step=7)
 # One-turn conversations, equal lengths, and names that are not the places in the batch.
 CONVERSATIONS = conversations([2, 4, 1, 2], seed=1)
 INDEX = [40, 7, 19, 3]
-EVERY_SYSTEM = [(name, {}) for name in SYSTEMS] + [("vhcr-ud", {"bag_of_words_weight": 0.7})]
+EVERY_SYSTEM: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in SYSTEMS] + [
+    ("vhcr-ud", {"bag_of_words_weight": 0.7})
+]
 # (layers, training): with drops on in training, and drops in the parameters but evaluation.
 SETTINGS = [(1, True), (2, True), (1, False)]
 
@@ -74,7 +76,9 @@ def test_fast_model_equals_the_equations(
 
 def test_the_oracle_drops_some_and_keeps_some() -> None:
     """The comparison above would prove nothing of drops that never or always fall."""
-    reference = Reference({"h_unk": torch.zeros(1)}, sizes(), system("vhcr", **DROPS), NOISE, training=True)
+    reference = Reference(
+        {"h_unk": torch.zeros(1)}, sizes(), system("vhcr", "paper", **DROPS), NOISE, training=True
+    )
     dropped = {float(reference.heard(torch.ones(1), index, turn)) for index in INDEX for turn in range(4)}
     inputs = {
         word

@@ -108,7 +108,12 @@ def test_logits_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden = torch.randn(words, HIDDEN, generator=torch.Generator().manual_seed(0), requires_grad=True)
     targets = torch.arange(words)
     kept: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+
+    def keep(saved: Tensor) -> Tensor:
+        kept.append(saved.numel())
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
         errors = layer(hidden, targets)
     assert max(kept) <= vocabulary * HIDDEN < words * vocabulary
     with torch.profiler.profile(profile_memory=True) as profile:

@@ -1,0 +1,294 @@
+# ruff: noqa: E501 - one mistake a line
+"""Plausible mistakes, each put into a copy of the package, to see whether some test fails.
+
+A mistake is (name, file, old text, new text, tests); the old text must stand in the file exactly once, so that
+a mistake that the code has outgrown is an error and not a silent pass. Nothing is ever changed in the working
+tree. Writes results/mutations.json; exits with status 1 if a mistake survives, 2 if one cannot be made.
+
+    python -m tests.mutations                 all of them
+    python -m tests.mutations kl objective    those whose name or file contains one of these
+    python -m tests.mutations --jobs 4        so many at a time
+
+To add one, append to MUTATIONS; ``tests`` are the files most likely to notice, run quickest first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("vhcr", "tests", "docs", "params.yaml", "pyproject.toml")
+MODELS = "tests/models/"
+ORACLE = MODELS + "test_oracle.py"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One mistake, and the tests that should notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def _m(name: str, file: str, old: str, new: str, *tests: str) -> Mutation:
+    return Mutation(name, file, old, new, tests)
+
+
+GAUSSIAN = "vhcr/models/gaussian.py"
+HRED = "vhcr/models/hred.py"
+VHRED = "vhcr/models/vhred.py"
+VHCR = "vhcr/models/vhcr.py"
+LAYERS = "vhcr/models/layers.py"
+NOISE = "vhcr/models/noise.py"
+OBJECTIVE = "vhcr/models/objective.py"
+PROJECTION = "vhcr/models/projection.py"
+READING = "vhcr/models/reading.py"
+RECURRENT = "vhcr/models/recurrent.py"
+BUILD = "vhcr/models/build.py"
+BATCH = "vhcr/batch.py"
+TEST_GAUSSIAN = MODELS + "test_gaussian.py"
+TEST_DROPS = MODELS + "test_drops.py"
+TEST_NOISE = MODELS + "test_noise.py"
+TEST_OBJECTIVE = MODELS + "test_objective.py"
+TEST_PACKING = MODELS + "test_packing.py"
+TEST_PEEKING = MODELS + "test_peeking.py"
+TEST_PROJECTION = MODELS + "test_projection.py"
+TEST_READINGS = MODELS + "test_readings.py"
+TEST_RECURRENT = MODELS + "test_recurrent.py"
+TEST_BATCH = "tests/test_batch.py"
+
+MUTATIONS: list[Mutation] = [
+    # --- the Gaussian ---
+    _m("variance taken for a deviation", GAUSSIAN, "self.mu + self.var.sqrt() * eps", "self.mu + self.var * eps", TEST_GAUSSIAN),
+    _m("KL of p and q swapped", GAUSSIAN, "return posterior.kl(prior)", "return prior.kl(posterior)", TEST_GAUSSIAN),
+    _m("KL without the squared distance's variance", GAUSSIAN, "(self.mu - other.mu) ** 2 / other.var)\n\n    @classmethod", "(self.mu - other.mu) ** 2)\n\n    @classmethod", TEST_GAUSSIAN),
+    _m("sign of log ratio in KL", GAUSSIAN, "ratio - 1.0 - ratio.log()", "ratio - 1.0 + ratio.log()", TEST_GAUSSIAN),
+    _m("sampled KL with its sign turned", GAUSSIAN, "posterior.log_prob(z) - prior.log_prob(z)", "prior.log_prob(z) - posterior.log_prob(z)", TEST_GAUSSIAN),
+    _m("log density without 2 pi", GAUSSIAN, "math.log(2.0 * math.pi) + ", "", TEST_GAUSSIAN),
+    _m("relu for tanh in the MLPs", GAUSSIAN, "torch.tanh(layer(hidden))", "torch.relu(layer(hidden))", ORACLE),
+    _m("exp for softplus", GAUSSIAN, "functional.softplus(self.var(hidden))", "self.var(hidden).exp()", ORACLE),
+    _m("no least variance", GAUSSIAN, "+ MIN_VARIANCE)", "+ 0.0)", TEST_GAUSSIAN),
+    _m("prior drawn from the posterior", GAUSSIAN, "return prior.sample(eps)", "return posterior.sample(eps)", TEST_GAUSSIAN),
+    # --- HRED ---
+    _m("first utterance's words counted by the release", HRED, "batch.by_turn(batch.num_words * scored)", "batch.by_turn(batch.num_words)", TEST_READINGS),
+    _m("KL of the first utterance kept by the release", HRED, "kl_utt * scored", "kl_utt", TEST_READINGS),
+    _m("off by one in which turns are scored", HRED, "return (batch.turn > 0).long()", "return (batch.turn > 1).long()", TEST_READINGS),
+    _m("word errors of the first turn scored by the release", HRED, "scored = batch.turn[batch.word_row] > 0", "scored = batch.turn[batch.word_row] >= 0", TEST_READINGS),
+    _m("word drop in evaluation too", HRED, "        if self.training:\n            input_ids", "        if True:\n            input_ids", TEST_DROPS),
+    _m("utterance drop in evaluation too", HRED, "if not self.training or self.h_unk is None", "if self.h_unk is None", TEST_DROPS),
+    _m("word drop only in evaluation", HRED, "        if self.training:\n            input_ids", "        if not self.training:\n            input_ids", TEST_DROPS),
+    _m("errors summed at the wrong rows", HRED, "zero.index_add(0, batch.word_row, word_errors)", "zero.index_add(0, batch.row_rank[batch.word_row], word_errors)", ORACLE),
+    _m("decoder sees no context", HRED, "sources = (h_cxt, *latents) if self.system.decoder_sees_context else latents", "sources = (h_cxt * 0, *latents) if self.system.decoder_sees_context else latents", ORACLE),
+    _m("bag-of-words error of the first utterance kept", HRED, "zero if bag_of_words_error is None else bag_of_words_error * scored", "zero if bag_of_words_error is None else bag_of_words_error", TEST_READINGS),
+    # --- VHRED ---
+    _m("prior and posterior swapped", VHRED, "prior = self.utterance_prior(h_cxt)\n        posterior = self.utterance_posterior(h_enc, h_cxt)", "posterior = self.utterance_prior(h_cxt)\n        prior = self.utterance_posterior(h_enc, h_cxt)", ORACLE, TEST_PEEKING),
+    _m("posterior of z_utt sees dropped vectors", VHRED, "        h_cxt = self.context(\n            self.heard(h_enc, batch, noise),", "        h_enc = self.heard(h_enc, batch, noise)\n        h_cxt = self.context(\n            h_enc,", TEST_DROPS),
+    _m("one noise for all turns", VHRED, "batch.sample[of], batch.turn, size", "batch.sample[of], batch.turn * 0, size", TEST_PACKING),
+    _m("noise keyed by place in the batch", VHRED, '"z_utt", batch.index[of]', '"z_utt", of', TEST_PACKING),
+    _m("one noise for all draws", VHRED, "batch.sample[of], batch.turn, size", "batch.sample[of] * 0, batch.turn, size", TEST_PACKING, TEST_GAUSSIAN),
+    _m("KL averaged over dimensions", VHRED, "kl_utt=divergence(posterior, prior, z_utt).sum(-1)", "kl_utt=divergence(posterior, prior, z_utt).mean(-1)", ORACLE),
+    _m("KL of z_utt forgotten", VHRED, "            kl_utt=divergence(posterior, prior, z_utt).sum(-1),\n            bag", "            bag", ORACLE),
+    _m("posterior mean for a draw", VHRED, "z_utt = draw(posterior, prior, self.utterance_noise(batch, noise, h_cxt))", "z_utt = posterior.mu", ORACLE),
+    # --- VHCR ---
+    _m("z_conv missing from the context's inputs", VHCR, "torch.cat([heard, z_rows], dim=-1)", "torch.cat([heard, z_rows * 0], dim=-1)", ORACLE),
+    _m("context of VHCR starts from zeros", VHCR, "self.context_start(z_conv), batch)", "self.context_start(z_conv) * 0, batch)", ORACLE),
+    _m("prior of z_utt without z_conv", VHCR, "prior = self.utterance_prior(h_cxt, z_rows)", "prior = self.utterance_prior(h_cxt, z_rows * 0)", ORACLE),
+    _m("posterior of z_utt without z_conv", VHCR, "self.utterance_posterior(h_enc, h_cxt, z_rows)", "self.utterance_posterior(h_enc, h_cxt, z_rows * 0)", ORACLE),
+    _m("posterior of z_utt sees dropped vectors in VHCR", VHCR, "self.utterance_posterior(h_enc, h_cxt, z_rows)", "self.utterance_posterior(heard, h_cxt, z_rows)", TEST_DROPS),
+    _m("decoder without z_conv", VHCR, "self.decoder_start(h_cxt, z_utt, z_rows)", "self.decoder_start(h_cxt, z_utt, z_rows * 0)", ORACLE),
+    _m("latents in another order at the bag of words", VHCR, "torch.cat([z_utt, z_rows], dim=-1)", "torch.cat([z_rows, z_utt], dim=-1)", ORACLE),
+    _m("f_conv's reading turned round", VHCR, "heard if self.reading.conversation_encoder_sees_drops else h_enc", "h_enc if self.reading.conversation_encoder_sees_drops else heard", TEST_DROPS),
+    _m("KL of z_conv forgotten", VHCR, "            kl_conv=divergence(posterior_conv, prior_conv, z_conv).sum(-1),\n", "", ORACLE),
+    _m("z_conv of another conversation", VHCR, "z_rows = z_conv[batch.conversation]", "z_rows = z_conv[batch.conversation.flip(0)]", ORACLE),
+    _m("no tanh at the start of the context", VHCR, "torch.tanh(self.context_from_z_conv(like))", "self.context_from_z_conv(like)", ORACLE),
+    # --- layers ---
+    _m("context sees the utterance of its own turn", LAYERS, "inputs[batch.previous_row]", "inputs[batch.num_conversations :]", TEST_PEEKING),
+    _m("first layer's state for the context's top", LAYERS, "first = start[:, -1]", "first = start[:, 0]", ORACLE),
+    _m("utterances not put back in order", LAYERS, "return by_length[batch.row_rank]", "return by_length", ORACLE),
+    _m("utterances put back by the wrong order", LAYERS, "return by_length[batch.row_rank]", "return by_length[batch.row_order]", ORACLE),
+    _m("decoder started in the wrong order", LAYERS, "start[batch.row_order], batch.step_sizes", "start, batch.step_sizes", ORACLE),
+    _m("decoder hears what it predicts", HRED, "input_ids = batch.input_ids\n", "input_ids = batch.token_ids\n", TEST_PEEKING),
+    _m("EOS in the bag of words", LAYERS, "inner[batch.last_word] = False", "inner[batch.last_word] = True", ORACLE),
+    _m("SOS dropped too", LAYERS, "dropped = (coin < probability) & (batch.word_step > 0)", "dropped = coin < probability", TEST_DROPS),
+    _m("drop rate for keep rate, words", LAYERS, "dropped = (coin < probability)", "dropped = (coin > probability)", TEST_DROPS),
+    _m("drop rate for keep rate, utterances", LAYERS, "torch.where((coin < probability).unsqueeze(-1), h_unk, h_enc)", "torch.where((coin < probability).unsqueeze(-1), h_enc, h_unk)", TEST_DROPS),
+    _m("one coin per position in the paper's reading", LAYERS, "    if shared:\n        keys", "    if True:\n        keys", TEST_DROPS),
+    _m("one coin per turn in the paper's reading", LAYERS, "torch.zeros_like(batch.turn) if shared else batch.index[batch.conversation]", "torch.zeros_like(batch.turn)", TEST_DROPS),
+    _m("drops written in place", LAYERS, "return torch.where((coin < probability).unsqueeze(-1), h_unk, h_enc)", "h_enc.data[coin < probability] = h_unk.detach().to(h_enc.dtype)\n    return h_enc", TEST_DROPS),
+    _m("after: the first turn's state", LAYERS, "batch.turn_sizes)[batch.last_row]", "batch.turn_sizes)[: batch.num_conversations]", TEST_PEEKING),
+    _m("words of one utterance share a coin", LAYERS, 'noise.uniform("word drop", *keys, batch.word_step)', 'noise.uniform("word drop", *keys, batch.word_step * 0)', TEST_DROPS),
+    # --- noise ---
+    _m("radius and angle from one stream", NOISE, '{purpose}/angle', '{purpose}/radius', TEST_NOISE),
+    _m("Box-Muller without its factor two", NOISE, "torch.sqrt(-2.0 *", "torch.sqrt(-1.0 *", TEST_NOISE),
+    _m("step not in the key", NOISE, "for key in (self.seed, self.step):", "for key in (self.seed,):", TEST_NOISE),
+    _m("arithmetic shift", NOISE, "return (x >> bits) & ((1 << (64 - bits)) - 1)", "return x >> bits", TEST_NOISE),
+    # --- the recurrent kernels ---
+    _m("update gate turned round", RECURRENT, "torch.lerp(candidate, state, update, out=outputs[here])", "torch.lerp(state, candidate, update, out=outputs[here])", TEST_RECURRENT),
+    _m("reset gate forgotten in the gradient", RECURRENT, "torch.mul(grad_n, reset[here], out=grad_recurrent_n[here])", "grad_recurrent_n[here] = grad_n", TEST_RECURRENT),
+    _m("gradient of the start forgotten", RECURRENT, "grad_start[: sizes[0]] = grad_state", "grad_start[: sizes[0]] = 0.0", TEST_RECURRENT),
+    _m("bias gradient of the candidate's input half", RECURRENT, "grad_recurrent_n.sum(0)])", "grad_gates[:, 2 * hidden :].sum(0)])", TEST_RECURRENT),
+    _m("backward direction not mirrored", RECURRENT, "back = backwards(inputs[mirrored], start, sizes)", "back = backwards(inputs, start, sizes)", TEST_RECURRENT),
+    _m("second layer hears the backward states unmirrored", RECURRENT, "torch.cat([ahead, back[mirrored]], dim=1)", "torch.cat([ahead, back], dim=1)", TEST_RECURRENT),
+    _m("every layer starts from the first state", RECURRENT, "layer(inputs, start[:, number], sizes)", "layer(inputs, start[:, 0], sizes)", TEST_RECURRENT),
+    _m("step skips a layer's output", RECURRENT, "inputs = layer.step(inputs, state[:, number])", "inputs = layer.step(inputs, state[:, 0])", TEST_RECURRENT),
+    # --- the output layer ---
+    _m("target counted twice in the gradient", PROJECTION, "logits.new_full((len(targets), 1), -1.0)", "logits.new_full((len(targets), 1), -2.0)", TEST_PROJECTION),
+    _m("weights of words ignored in the gradient", PROJECTION, "grad *= grad_errors[here, None]", "grad *= 1.0", TEST_PROJECTION),
+    _m("gradients of the last chunk alone", PROJECTION, "grad_weight.addmm_(grad.t(), hidden[here])\n                grad_bias", "torch.mm(grad.t(), hidden[here], out=grad_weight)\n                grad_bias", TEST_PROJECTION),
+    _m("all words weigh like the first", PROJECTION, "if bool((grad_errors == first_grad).all()):", "if True:", TEST_PROJECTION),
+    _m("nothing to score not thought of", PROJECTION, "if len(grad_errors) == 0:", "if False:", TEST_PROJECTION),
+    # --- the objective ---
+    _m("ELBO with its sign turned", OBJECTIVE, "return -(output.reconstruction_error.sum(1)", "return +(output.reconstruction_error.sum(1)", TEST_OBJECTIVE),
+    _m("ELBO without z_conv", OBJECTIVE, " + output.kl_utt.sum(1) + output.kl_conv)", " + output.kl_utt.sum(1))", TEST_OBJECTIVE),
+    _m("ELBO adds the KL", OBJECTIVE, ".sum(1) + output.kl_utt.sum(1) + output.kl_conv)", ".sum(1) - output.kl_utt.sum(1) - output.kl_conv)", TEST_OBJECTIVE),
+    _m("KL weight one step late", OBJECTIVE, "else step / annealing_steps", "else (step - 1) / annealing_steps", TEST_OBJECTIVE),
+    _m("KL weight never annealed", OBJECTIVE, "return 1.0 if step >= annealing_steps else", "return 1.0 if step >= 0 else", TEST_OBJECTIVE),
+    _m("KL weight on z_utt alone", OBJECTIVE, "kl = output.kl_utt.sum() + output.kl_conv.sum()", "kl = output.kl_utt.sum()", TEST_OBJECTIVE),
+    _m("bag-of-words weight ignored", OBJECTIVE, "bag_of_words_weight * output.bag_of_words_error.sum()", "output.bag_of_words_error.sum()", TEST_OBJECTIVE),
+    _m("loss per utterance", OBJECTIVE, "output.num_words.sum().clamp_min(1)", "(output.num_words > 0).sum().clamp_min(1)", TEST_OBJECTIVE),
+    _m("perplexity without the KL", OBJECTIVE, '"nll_per_word": (self.reconstruction_error + kl) / words', '"nll_per_word": self.reconstruction_error / words', TEST_OBJECTIVE),
+    # --- readings, and what is built ---
+    _m("depths of the release's priors swapped", READING, "vhred_prior_layers=2,\n        vhcr_prior_layers=1", "vhred_prior_layers=1,\n        vhcr_prior_layers=2", TEST_READINGS),
+    _m("weights move the global generator", BUILD, "with torch.random.fork_rng(devices=[]):", "if True:", TEST_PACKING),
+    # --- packing ---
+    _m("EOS not counted", BATCH, "num_words = word_offsets[utterance + 1] - starts", "num_words = word_offsets[utterance + 1] - starts - 1", TEST_BATCH),
+    _m("decoder's first input is EOS", BATCH, "np.where(step == 0, SOS, token_ids[before])", "np.where(step == 0, EOS, token_ids[before])", TEST_BATCH),
+    _m("names not put in the order of length", BATCH, "index[order], sample[order]", "index, sample[order]", TEST_BATCH),
+    _m("last row of the longest only", BATCH, "last_row = row_starts[num_turns - 1]", "last_row = row_starts[num_turns.max() - 1]", TEST_BATCH),
+    _m("ids outside the vocabulary let through", BATCH, "tokens.max() >= vocabulary_size", "tokens.max() > vocabulary_size", TEST_BATCH),
+    _m("every epoch in one order", BATCH, "key=[seed, epoch]", "key=[seed, 0]", TEST_BATCH),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one mistake."""
+
+    name: str
+    file: str
+    caught: bool
+    by: str  # the test that failed first
+    seconds: float
+
+
+def problem(mutation: Mutation) -> str | None:
+    """Why a mistake cannot be made, or None."""
+    count = (ROOT / mutation.file).read_text(encoding="utf-8").count(mutation.old)
+    if count != 1:
+        return f"{mutation.name}: its old text stands {count} times in {mutation.file}, not once"
+    missing = [test for test in mutation.tests if not (ROOT / test).exists()]
+    if missing or not mutation.tests:
+        return f"{mutation.name}: no such test: {', '.join(missing) or '(none named)'}"
+    return None
+
+
+def pytest_in(folder: Path, tests: tuple[str, ...]) -> tuple[int, str, str]:
+    """Run ``tests`` in a copy; exit status, the first test that failed, and all that was said."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", *tests]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    first = failed[0].split(" ")[1] if failed else ""
+    return done.returncode, first, done.stdout + done.stderr
+
+
+def copy_to(folder: Path) -> None:
+    """What the tests need of the project."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, folder / name)
+
+
+def attempt(mutation: Mutation) -> Result:
+    """Make one mistake in a copy of its own and run its tests there."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutation-") as name:
+        folder = Path(name)
+        copy_to(folder)
+        path = folder / mutation.file
+        path.write_text(
+            path.read_text(encoding="utf-8").replace(mutation.old, mutation.new), encoding="utf-8"
+        )
+        status, first, output = pytest_in(folder, mutation.tests)
+    if status not in (0, 1, 2):  # passed, failed, could not even be collected
+        raise RuntimeError(f"{mutation.name}: pytest ended with status {status}:\n{output}")
+    return Result(mutation.name, mutation.file, status != 0, first, round(time.monotonic() - began, 1))
+
+
+def healthy(chosen: list[Mutation]) -> str | None:
+    """The tests must pass without any mistake, or being caught would mean nothing."""
+    tests = tuple(dict.fromkeys(test for mutation in chosen for test in mutation.tests))
+    with tempfile.TemporaryDirectory(prefix="mutation-") as name:
+        copy_to(Path(name))
+        status, _, output = pytest_in(Path(name), tests)
+    return None if status == 0 else output
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Make every mistake, print a table, write results/mutations.json."""
+    parser = argparse.ArgumentParser(
+        description="Put plausible mistakes into copies of the package; does a test fail?"
+    )
+    parser.add_argument("only", nargs="*", help="parts of names or files; default: all")
+    parser.add_argument("--jobs", type=int, default=1, help="mistakes at a time (default: 1)")
+    parser.add_argument("--output", type=Path, default=ROOT / "results" / "mutations.json")
+    arguments = parser.parse_args(argv)
+    chosen = [
+        m for m in MUTATIONS
+        if not arguments.only or any(part in m.name or part in m.file for part in arguments.only)
+    ]  # fmt: skip
+    problems = [found for found in map(problem, chosen) if found]
+    names = [m.name for m in MUTATIONS]
+    problems += [f"{name}: stands twice in the list" for name in {n for n in names if names.count(n) > 1}]
+    if not problems and (sick := healthy(chosen)):
+        problems = [f"the tests fail without any mistake:\n{sick}"]
+    if problems or not chosen:
+        print("\n".join(problems) or "no such mutation", file=sys.stderr)
+        return 2
+
+    results = []
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for result in pool.map(attempt, chosen):
+            results.append(result)
+            verdict = "caught  " if result.caught else "SURVIVED"
+            print(
+                f"{verdict} {result.seconds:6.1f} s  {result.name} ({result.file})  {result.by}", flush=True
+            )
+    survived = [result for result in results if not result.caught]
+    print(f"{len(results) - len(survived)} of {len(results)} caught")
+    if not arguments.only:
+        # No durations: equal results are equal bytes.
+        rows = [{key: value for key, value in asdict(r).items() if key != "seconds"} for r in results]
+        summary = {"format": 1, "mutations": len(rows), "caught": len(rows) - len(survived), "results": rows}
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = arguments.output.with_suffix(".tmp")
+        temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(arguments.output)
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
