@@ -1,0 +1,179 @@
+"""Arrows point one way: which room may import which, read from the source of each file."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+EVERYWHERE = {"errors", "params", "conversation"}  # what all rooms may import
+FILES = EVERYWHERE | {"layout"}  # ... and where files lie
+TRAINING_LIBRARIES = {"torch", "numpy", "pyarrow", "pydantic", "safetensors"}
+
+# Room -> the rooms of vhcr that it may import, besides itself.
+MAY_IMPORT = {
+    "errors": set(),
+    "params": {"errors"},
+    "conversation": set(),
+    "layout": {"errors"},
+    "provenance": set(),
+    "corpora": FILES,
+    "tokenisation": FILES | {"corpora"},
+    "validation": FILES | {"tokenisation"},
+    "embeddings": FILES | {"tokenisation"},
+    "batch": EVERYWHERE | {"tokenisation"},
+    "models": EVERYWHERE | {"batch", "tokenisation"},  # the id of UNK, which drops put in
+    "generation": EVERYWHERE | {"batch", "models", "tokenisation", "training"},
+    "evaluation": EVERYWHERE | {"batch", "models"},
+    "diagnostics": EVERYWHERE | {"batch", "models"},
+    "training": FILES | {"batch", "models", "evaluation", "tokenisation"},
+    "recording": FILES | {"provenance", "training"},
+    "report": FILES | {"generation", "evaluation"},  # of evaluation the intervals, which are arithmetic
+    "summary": FILES,
+}
+ANY_ROOM = {"stages", "cli"}
+NO_TORCH = ("errors", "params", "conversation", "layout", "corpora", "tokenisation", "report", "summary")
+TERMINAL = "progress.py"
+BARE_WORKER = ("batch", "models", "training")
+
+
+def rooms() -> list[str]:
+    found = {path.stem for path in (ROOT / "vhcr").glob("*.py")} - {"__init__", "__main__"}
+    return sorted(found | {path.parent.name for path in (ROOT / "vhcr").glob("*/__init__.py")})
+
+
+def files(room: str) -> list[Path]:
+    single = ROOT / "vhcr" / f"{room}.py"
+    return [single] if single.exists() else sorted((ROOT / "vhcr" / room).rglob("*.py"))
+
+
+def modules(tree: ast.AST) -> Iterator[str]:
+    """Full names of everything a syntax tree imports, at run time or for type checking, anywhere in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide which room is meant"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports(path: Path) -> list[str]:
+    return list(modules(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def rooms_of(names: list[str]) -> set[str]:
+    return {name.split(".")[1] for name in names if name.startswith("vhcr.")}
+
+
+def libraries_of(names: list[str]) -> set[str]:
+    found = {name.split(".")[0] for name in names}
+    return found - set(sys.stdlib_module_names) - {"vhcr", "__future__"}
+
+
+def imported_when_loaded(path: Path) -> set[str]:
+    """Libraries that a file imports as soon as it is itself imported (not inside a function)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return libraries_of(list(modules(ast.Module(body=list(top), type_ignores=[]))))
+
+
+def test_the_reader_of_imports_sees_all_forms() -> None:
+    code = (
+        "import a.b\nfrom vhcr import layout, recording\ndef f():\n    from vhcr.models.gaussian import kl\n"
+    )
+    names = list(modules(ast.parse(code)))
+    assert names == ["a.b", "vhcr.layout", "vhcr.recording", "vhcr.models.gaussian.kl"]
+    assert rooms_of(names) == {"layout", "recording", "models"}
+    assert libraries_of(names) == {"a"}
+
+
+def test_every_room_has_its_arrows() -> None:
+    """A new room must say here what it may import."""
+    assert set(rooms()) - ANY_ROOM <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("room", rooms())
+def test_arrows_point_one_way(room: str) -> None:
+    if room in ANY_ROOM:
+        return
+    for path in files(room):
+        used = rooms_of(imports(path)) - {room}
+        assert used <= MAY_IMPORT[room], f"{path.relative_to(ROOT)} imports {used - MAY_IMPORT[room]}"
+
+
+@pytest.mark.parametrize("room", BARE_WORKER)
+def test_a_bare_gpu_worker_can_train(room: str) -> None:
+    for path in files(room):
+        if path.name == TERMINAL:
+            continue
+        used = libraries_of(imports(path))
+        assert used <= TRAINING_LIBRARIES, f"{path.relative_to(ROOT)}: {used - TRAINING_LIBRARIES}"
+
+
+def test_the_room_that_trains_does_not_load_the_terminal() -> None:
+    """The progress bar is an observer that a stage brings along; it may need more than a worker has."""
+    for room in BARE_WORKER:
+        for path in files(room):
+            assert not any(name.startswith("vhcr.training.progress") for name in imports(path)), path
+
+
+@pytest.mark.parametrize("room", NO_TORCH)
+def test_rooms_that_need_no_torch_do_without(room: str) -> None:
+    for path in files(room):
+        assert "torch" not in libraries_of(imports(path)), path.relative_to(ROOT)
+
+
+def test_models_know_nothing_of_files_or_logging() -> None:
+    forbidden = {"pathlib", "logging", "os", "io", "json", "csv", "pyarrow"}
+    for path in files("models"):
+        used = {name.split(".")[0] for name in imports(path)} & forbidden
+        assert not used, f"{path.relative_to(ROOT)} imports {used}"
+
+
+def test_prefect_lives_in_flows_alone() -> None:
+    for path in sorted((ROOT / "vhcr").rglob("*.py")):
+        assert "prefect" not in libraries_of(imports(path)), path.relative_to(ROOT)
+        assert "flows" not in libraries_of(imports(path)), path.relative_to(ROOT)
+
+
+def test_flows_know_stages_only_by_name() -> None:
+    """A flow may read settings, places and records; the science it reaches through DVC."""
+    allowed = EVERYWHERE | {"layout", "recording", "provenance"}
+    for path in sorted((ROOT / "flows").glob("*.py")):
+        used = rooms_of(imports(path))
+        assert used <= allowed, f"{path.relative_to(ROOT)} imports {used - allowed}"
+
+
+def test_flow_files_evaluate_their_annotations() -> None:
+    """Prefect resolves parameter types of a served script; as strings they are "not fully defined"."""
+    for path in sorted((ROOT / "flows").glob("*.py")):
+        assert "__future__.annotations" not in imports(path), path.relative_to(ROOT)
+
+
+def test_what_every_command_imports_is_light() -> None:
+    """`--help` and a stage that needs no torch must not pay seconds for it."""
+    heavy = {
+        "torch",
+        "mlflow",
+        "polars",
+        "gensim",
+        "great_expectations",
+        "prefect",
+        "matplotlib",
+        "dvc",
+        "pandas",
+    }
+    light = ("errors", "params", "conversation", "layout", "provenance", "recording", "summary", "cli")
+    shared = [path for room in light for path in files(room)] + [ROOT / "vhcr" / "stages" / "common.py"]
+    for path in shared:
+        assert not imported_when_loaded(path) & heavy, path.relative_to(ROOT)
+
+
+def test_there_is_no_utils_room() -> None:
+    names = {path.stem for path in (ROOT / "vhcr").rglob("*.py")}
+    assert not names & {"utils", "util", "helpers", "misc"}
