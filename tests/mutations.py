@@ -69,6 +69,14 @@ TEST_PROJECTION = MODELS + "test_projection.py"
 TEST_READINGS = MODELS + "test_readings.py"
 TEST_RECURRENT = MODELS + "test_recurrent.py"
 TEST_BATCH = "tests/test_batch.py"
+DECODE = "vhcr/generation/decode.py"
+RESPOND = "vhcr/generation/respond.py"
+CONTROL = "vhcr/generation/control.py"
+CHAT = "vhcr/generation/chat.py"
+TEST_DECODE = "tests/generation/test_decode.py"
+TEST_RESPOND = "tests/generation/test_respond.py"
+TEST_CONTROL = "tests/generation/test_control.py"
+TEST_CHAT = "tests/generation/test_chat.py"
 
 MUTATIONS: list[Mutation] = [
     # --- the Gaussian ---
@@ -170,6 +178,54 @@ MUTATIONS: list[Mutation] = [
     _m("last row of the longest only", BATCH, "last_row = row_starts[num_turns - 1]", "last_row = row_starts[num_turns.max() - 1]", TEST_BATCH),
     _m("ids outside the vocabulary let through", BATCH, "tokens.max() >= vocabulary_size", "tokens.max() > vocabulary_size", TEST_BATCH),
     _m("every epoch in one order", BATCH, "key=[seed, epoch]", "key=[seed, 0]", TEST_BATCH),
+    # --- decoding ---
+    _m("SOS may be said", DECODE, "NEVER = (PAD, SOS)", "NEVER = (PAD,)", TEST_DECODE),
+    _m("UNK is never said", DECODE, "NEVER = (PAD, SOS)", "NEVER = (PAD, SOS, 1)", TEST_DECODE),
+    _m("one word too many in greedy search", DECODE, "        if step == params.max_words - 1:\n            words = torch.full_like(utterances.words, EOS)", "        if step == params.max_words:\n            words = torch.full_like(utterances.words, EOS)", TEST_DECODE),
+    _m("last word of a beam is not EOS", DECODE, "        if step == params.max_words - 1:\n            value", "        if step == params.max_words:\n            value", TEST_DECODE),
+    _m("what has ended is said on", DECODE, "going_on = (words != EOS).nonzero().squeeze(1)", "going_on = (words != PAD).nonzero().squeeze(1)", TEST_DECODE),
+    _m("states of what goes on not kept in step", DECODE, "self.alive, words, state = self.alive[going_on], words[going_on], state[going_on]", "self.alive, words, state = self.alive[going_on], words[going_on], state[: len(going_on)]", TEST_DECODE),
+    _m("log p of the masked distribution", DECODE, "        log_probs = _log_softmax(logits)\n        total[alive]", "        log_probs = word_distribution(logits, params).log()\n        total[alive]", TEST_DECODE),
+    _m("temperature upside down", DECODE, "scores = logits / params.temperature", "scores = logits * params.temperature", TEST_DECODE),
+    _m("one word too many in the nucleus", DECODE, "torch.where(before < params.top_p, ordered, 0.0)", "torch.where(before - ordered < params.top_p, ordered, 0.0)", TEST_DECODE),
+    _m("the nucleus stops short", DECODE, "torch.where(before < params.top_p, ordered, 0.0)", "torch.where(before + ordered <= params.top_p, ordered, 0.0)", TEST_DECODE),
+    _m("top-k is one too narrow", DECODE, "_, kept = top(scores, params.top_k)", "_, kept = top(scores, max(1, params.top_k - 1))", TEST_DECODE),
+    _m("words of no probability drawn at an edge", DECODE, "torch.searchsorted(cumulative, at, right=True)", "torch.searchsorted(cumulative, at, right=False)", TEST_DECODE),
+    _m("every position draws alike", DECODE, "position = torch.full_like(alive, step)", "position = torch.full_like(alive, 0)", TEST_DECODE),
+    _m("draws keyed by place among what goes on", DECODE, "*(key[alive] for key in keys), position)", "*(key[: len(alive)] for key in keys), position)", TEST_DECODE),
+    _m("finished hypotheses forgotten", DECODE, "if score > self._scores[sequence]:", "if True:", TEST_DECODE),
+    _m("EOS not counted as a word of the score", DECODE, "score = log_prob / len(ids) ** self._length_penalty", "score = log_prob / max(1, len(ids) - 1) ** self._length_penalty", TEST_DECODE),
+    _m("length penalty multiplied", DECODE, "score = log_prob / len(ids) ** self._length_penalty", "score = log_prob * len(ids) ** self._length_penalty", TEST_DECODE),
+    _m("EOS outside the beam finishes", DECODE, "        ends[:, width:] = False\n", "", TEST_DECODE),
+    _m("finished hypotheses narrow the beam", DECODE, "min(2 * width, live * vocabulary)", "min(width, live * vocabulary)", TEST_DECODE),
+    _m("a beam is done at its first finished hypothesis", DECODE, "((num_finished < width) &", "((num_finished < 1) &", TEST_DECODE),
+    _m("a beam is never done early", DECODE, "((num_finished < width) &", "((num_finished < 10 * width) &", TEST_DECODE),
+    _m("states of another hypothesis", DECODE, "        state = state[hypothesis]\n", "        state = state[hypothesis - parent.flatten()]\n", TEST_DECODE),
+    _m("words of another hypothesis", DECODE, "said.flatten(0, 1)[hypothesis]", "said.flatten(0, 1)[hypothesis - parent.flatten()]", TEST_DECODE),
+    _m("log p of a hypothesis not carried on", DECODE, "top(scores.flatten(1), ", "top((scores - total.unsqueeze(-1)).flatten(1), ", TEST_DECODE),
+    _m("ties as they come", DECODE, "    if len(torn):\n", "    if False:\n", TEST_DECODE),
+    # --- responding ---
+    _m("context after its first turn alone", RESPOND, "state=self.model.context.after(inputs, start, batch),", "state=self.model.context.after(inputs, start, batch).flip(0),", TEST_RESPOND),
+    _m("turns of the answer numbered like the last of the context", RESPOND, "turn=batch.turn[batch.last_row] + 1,", "turn=batch.turn[batch.last_row],", TEST_RESPOND),
+    _m("turn does not advance", RESPOND, "turn=heard.turn + 1)", "turn=heard.turn)", TEST_RESPOND),
+    _m("generated turns not fed back", RESPOND, "            heard = self.advance(heard, turns[-1].token_ids)\n", "            heard = replace(heard, turn=heard.turn + 1)\n", TEST_RESPOND),
+    _m("z_conv missing when a turn is fed back", RESPOND, "torch.cat([self.model.encode(said), *heard.z_conv], dim=-1)", "torch.cat([self.model.encode(said), *(0 * z for z in heard.z_conv)], dim=-1)", TEST_RESPOND),
+    _m("z_utt and z_conv swapped at the decoder", RESPOND, "self.model.decoder_start(heard.h_cxt, *z_utt, *heard.z_conv)", "self.model.decoder_start(heard.h_cxt, *heard.z_conv, *z_utt)", TEST_RESPOND),
+    _m("posterior and prior of z_conv swapped", RESPOND, 'from_prior=self.params.z_conv_from == "prior"', 'from_prior=self.params.z_conv_from != "prior"', TEST_RESPOND),
+    _m("z_utt without its scale", RESPOND, "heard.h_cxt, self.latent_scale * eps", "heard.h_cxt, eps", TEST_RESPOND),
+    _m("answers in the order of length", RESPOND, "parts.append(_reordered(self.go_on(self.listen(batch), num_turns), order))", "parts.append(self.go_on(self.listen(batch), num_turns))", TEST_RESPOND),
+    _m("z_utt of generation drawn as the posterior mean of nothing", "vhcr/models/vhred.py", "return (self.utterance_prior(h_cxt, *z_conv).sample(eps),)", "return (self.utterance_prior(h_cxt, *z_conv).mu,)", TEST_RESPOND),
+    _m("a release model begins all the same", RESPOND, "if not self.model.reading.scores_first_utterance:", "if False:", TEST_RESPOND),
+    # --- control ---
+    _m("samples share the noise of z_utt", CONTROL, "sample = torch.arange(samples).repeat(len(names))", "sample = torch.zeros(samples * len(names), dtype=torch.int64)", TEST_CONTROL),
+    _m("points do not share their noise", CONTROL, "names = [0] * len(z_conv) if same_noise else range(len(z_conv))", "names = range(len(z_conv))", TEST_CONTROL),
+    _m("z_conv of samples interleaved wrongly", CONTROL, "z_conv = z_conv.repeat_interleave(samples, dim=0)", "z_conv = z_conv.repeat(samples, 1)", TEST_CONTROL),
+    _m("spherical without its normalisation", CONTROL, "torch.sin(at * angle) * v) / torch.sin(angle)", "torch.sin(at * angle) * v)", TEST_CONTROL),
+    _m("interpolation runs backwards", CONTROL, "points = (1.0 - at) * a + at * b", "points = at * a + (1.0 - at) * b", TEST_CONTROL),
+    # --- chat ---
+    _m("another reply hears the one it replaces", CHAT, "        last = self.lines.pop()\n", "        last = self.lines[-1]\n", TEST_CHAT),
+    _m("another reply is the same reply", CHAT, "        self.attempt += 1\n", "", TEST_CHAT),
+    _m("the first turns of a long chat instead of the last", CHAT, "self.lines[-self.max_context_turns :]", "self.lines[: self.max_context_turns]", TEST_CHAT),
 ]  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def test_draws_and_divergences_are_of_the_distributions_they_name() -> None:
 
 # --- bound against truth: one-dimensional latents, integrated on a grid ---
 
-GRID = torch.linspace(-9.0, 9.0, 121, dtype=torch.float64)
+GRID = torch.linspace(-9.0, 9.0, 81, dtype=torch.float64)
 SPACING = math.log(float(GRID[1] - GRID[0]))
 
 
@@ -153,17 +153,23 @@ def draws(model: torch.nn.Module, chosen: list[list[list[int]]]) -> Callable[[in
 
 
 @pytest.mark.parametrize(
-    ("name", "reading"), [("vhred", "paper"), ("vhred", "release"), ("vhcr", "paper"), ("vhcr", "release")]
+    ("name", "reading"),
+    [
+        ("vhred", "paper"),
+        ("vhcr", "release"),
+        pytest.param("vhred", "release", marks=pytest.mark.slow),
+        pytest.param("vhcr", "paper", marks=pytest.mark.slow),
+    ],
 )
 def test_elbo_below_importance_weighted_below_integral(name: str, reading: str) -> None:
-    """ELBO < E log mean of 10 weights < log p(c), each gap far beyond sampling error.
+    """ELBO < E log mean of 4 weights < log p(c), each gap far beyond sampling error.
 
     And the mean weight itself estimates p(c) without bias, within five standard errors.
     """
     with torch.no_grad():
         truth, log_weights = truth_vhcr(reading, 2) if name == "vhcr" else truth_vhred(name, reading, 2)
-    weights = log_weights(10_000)
-    groups = torch.logsumexp(weights.reshape(-1, 10), dim=1) - math.log(10)
+    weights = log_weights(15_000)
+    groups = torch.logsumexp(weights.reshape(-1, 4), dim=1) - math.log(4)
     bound, tighter = weights.mean(), groups.mean()
     error, error_tighter = (x.std() / math.sqrt(len(x)) for x in (weights, groups))
     assert bound + 5.0 * error < tighter

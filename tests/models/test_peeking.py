@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.models.examples import READINGS, SYSTEMS, Conversation, network, packed
-from vhcr.models import HRED, ModelOutput, Noise
+from vhcr.models import HRED, VHCR, ModelOutput, Noise
 from vhcr.models.gaussian import DiagonalGaussian
 
 BEFORE: Conversation = [[4, 5, 3], [6, 3], [7, 8, 9, 3], [10, 4, 3]]
@@ -157,6 +157,7 @@ def test_generation_draws_latents_from_the_distributions_that_training_names() -
         torch.testing.assert_close(z_prior, eps)
         h_cxt = torch.randn(2, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         (z_utt,) = model.utterance_latents(h_cxt, eps[:, :2], z_conv)
+        assert isinstance(model, VHCR)
         prior = model.utterance_prior(h_cxt, z_conv)
         torch.testing.assert_close(z_utt, prior.sample(eps[:, :2]))
         for name, latents in (("hred", 0), ("vhred", 1)):
