@@ -113,7 +113,7 @@ def test_latex(report: Report) -> None:
     assert r"\mathbf{" in rows[0]
     differences = latex(table(report, "differences"))
     assert r"\,[+" in differences
-    assert "$-$ HRED" in differences
+    assert "vs HRED & $" in differences
     assert r"z\_conv" in latex(table(report, "table2"))
 
 

@@ -157,16 +157,16 @@
     for (const spot of spots) {
       if (named.has(spot.system)) continue;
       const text = labels[spot.system].label;
-      const [w, x, y] = [text.length * 6.8, sx(spot.x), sy(spot.y)];
+      const [w, x, y] = [text.length * 7.2, sx(spot.x), sy(spot.y)];
       // Beside the spot, else above or below it, where it covers neither a spot nor another name.
-      const place = [[x + 9, y - 7], [x - 9 - w, y - 7], [x - w / 2, y - 23], [x - w / 2, y + 9], [x + 6, y - 20], [x + 6, y + 7]]
-        .map(([bx, by]) => ({ x: bx, y: by, w, h: 14 }))
+      const place = [["start", x + 9, y - 7], ["end", x - 9, y - 7], ["middle", x, y - 23], ["middle", x, y + 9], ["start", x + 6, y - 21], ["start", x + 6, y + 8]]
+        .map(([anchor, at0, top]) => ({ anchor, at0, x: at0 - w * { start: 0, middle: 0.5, end: 1 }[anchor], y: top, w, h: 14 }))
         .find((b) => b.x >= area.left && b.x + w <= area.right && b.y >= area.top - 8 && b.y + 14 <= area.bottom
           && ![...placed, ...spots.map((o) => ({ x: sx(o.x) - 4, y: sy(o.y) - 4, w: 8, h: 8 }))].some((o) => hits(b, o)));
       if (!place) continue;
       named.add(spot.system);
       placed.push(place);
-      element(svg, "text", { class: "name", x: place.x, y: place.y + 11 }, text);
+      element(svg, "text", { class: "name", x: place.at0, y: place.y + 11, "text-anchor": place.anchor }, text);
     }
     return interact(svg, spots.map((_, i) => i), (i) => sx(spots[i].x), (i) => sy(spots[i].y), (i) => {
       if (i === null) return null;

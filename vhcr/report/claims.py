@@ -71,7 +71,7 @@ def _need(evidence: Evidence, *systems: str) -> Finding | None:
 
 def _compare(evidence: Evidence, system: str, other: str, key: str, sign: int) -> Finding:
     """Is ``sign`` x (system - other) > 0?"""
-    name = f"{label(system)} − {label(other)}"
+    name = f"{label(system)} vs {label(other)}"
     difference = evidence.difference(system, other, key)
     if difference is None:
         return Finding("undecided", f"{name}: the runs lack numbers per conversation")
@@ -187,7 +187,11 @@ def _bow_extreme(evidence: Evidence) -> Finding:
     others = [s for s in evidence.results.systems if s in _VARIATIONAL and s != "vhred-bow"] or ["vhred"]
     pairs = [("vhred-bow", other) for other in others]
     kl, nll = (_all_compare(evidence, pairs, key, +1) for key in ("kl_per_word", _NLL))
-    return Finding(_together([kl.verdict, nll.verdict]), f"KL: {kl.evidence}. NLL: {nll.evidence}")
+    return Finding(_together([kl.verdict, nll.verdict]), "; ".join([*_named("KL", kl), *_named("NLL", nll)]))
+
+
+def _named(name: str, finding: Finding) -> list[str]:
+    return [f"{name}, {part}" for part in finding.evidence.split("; ")]
 
 
 def _both_levels(evidence: Evidence) -> Finding:
@@ -226,7 +230,7 @@ def _vhcr_best_responses(evidence: Evidence) -> Finding:
     texts.append(f"ahead of all others in {won} of {len(measured)} scores, behind some other in {lost}")
     for other in others:
         if difference := evidence.difference("vhcr-ud", other, "average_1turn"):
-            texts.append(f"Average, 1 turn, − {label(other)}: {signed(difference)}")
+            texts.append(f"Average, 1 turn, vs {label(other)}: {signed(difference)}")
     half = len(measured) / 2
     verdict: Verdict = "undecided"
     if measured:

@@ -418,7 +418,12 @@ def write_images(figure: Figure, folder: Path) -> list[Path]:
             handles.append(
                 Line2D([], [], color="#888888", marker="D", mfc="none", ls="", ms=4, label="the paper")
             )
-        canvas.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
+        canvas.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=min(6 if columns > 1 else 3, len(handles)),
+            frameon=False,
+        )
         canvas.draw_without_rendering()
         canvas.set_layout_engine("none")  # laid out once, not again for each format
         folder.mkdir(parents=True, exist_ok=True)

@@ -488,7 +488,11 @@ def _difference_table(evidence: Evidence) -> Table | None:
         return None
     subject = "vhcr-ud" if "vhcr-ud" in systems else systems[-1]
     keys = ["nll_per_word", "kl_per_word", *(f"{m}_{n}turn" for n in (1, 3) for m in EMBEDDING_METRICS)]
-    titles = ["NLL", "KL", *(f"{m.capitalize()}, {n} turn" for n in (1, 3) for m in EMBEDDING_METRICS)]
+    titles = [
+        "NLL",
+        "KL",
+        *(f"{m.capitalize()}, {n}" for n in ("1 turn", "3 turns") for m in EMBEDDING_METRICS),
+    ]
     rows = []
     for other in systems:
         if other == subject:
@@ -497,7 +501,7 @@ def _difference_table(evidence: Evidence) -> Table | None:
         cells = [
             Cell(signed(each) if each else NOTHING, best=bool(each and each.excludes_zero)) for each in found
         ]
-        rows.append(Row(other, f"− {label(other)}", cells, []))
+        rows.append(Row(other, f"vs {label(other)}", cells, []))
     if all(cell.text == NOTHING for row in rows for cell in row.cells):
         return None
     columns = [
