@@ -172,8 +172,8 @@ def test_error_lists_every_mirror_and_its_answer(server: Server) -> None:
         with pytest.raises(CorpusError) as caught:
             get(*urls)
     lines = str(caught.value).splitlines()
-    answers = ["answered 404", "answered 500", "not an archive: it begins with b'<html>", "is empty", "redirect",
-               "connection failed", "protocol"]  # fmt: skip
+    answers = ["answered 404", "answered 500", "not an archive: it begins with b'<html>", "is empty",
+               "redirect", "connection failed", "protocol"]  # fmt: skip
     for url, answer, line in zip(urls, answers, lines[1:-1], strict=True):
         assert url in line
         assert answer in line

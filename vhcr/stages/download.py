@@ -187,7 +187,7 @@ def _copy_folder(origin: Path, folder: Path, source: SourceParams, target: Path)
     ]
     if not paths:
         raise CorpusError(
-            f"{source.path}: no {' or '.join(suffixes)} file in it, as reader {source.reader} reads"
+            f"{source.path}: reader {source.reader} finds no {' or '.join(suffixes)} file in it"
         )
     digest, num_bytes = hashlib.sha256(), 0
     for path in paths:
