@@ -127,7 +127,7 @@ def train_into(
                 should_stop=stop,
             )
             info["best_step"] = state.position.best_step
-            info["seconds"] = round(state.position.seconds, 3)
+            info["seconds"] = round(state.seconds, 3)
             publish(folder, work, state, vocabulary, info)
             if tracked is not None:
                 kept = ("run.json", "metrics.json", "curves.csv", "vocabulary.txt", "best.safetensors")

@@ -144,7 +144,7 @@ def fit(
 
     def checkpoint() -> None:
         nonlocal saved
-        position.seconds += meter.spent()
+        state.seconds += meter.spent()
         state.save(work / "state.safetensors")
         saved = time.monotonic()
 

@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vhcr.errors import CheckpointError
+from vhcr.layout import write_text
 from vhcr.models.objective import Totals
 
 FORMAT = 1
+METADATA = "vhcr"
 Row = dict[str, float | int | str]
 
 
@@ -32,7 +34,6 @@ class Position:
     best_nll_per_word: float = float("inf")
     window: Totals = field(default_factory=Totals)
     rows: list[Row] = field(default_factory=list)
-    seconds: float = 0.0
     finished: bool = False
 
 
@@ -42,7 +43,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, An
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     try:
-        save_file(plain, temporary, metadata={key: json.dumps(value) for key, value in metadata.items()})
+        # One key: the library writes several in an order that changes from run to run.
+        save_file(plain, temporary, metadata={METADATA: json.dumps(metadata, sort_keys=True)})
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -54,9 +56,9 @@ def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], di
     """The tensors and metadata of a file; raises CheckpointError naming it when it is missing or damaged."""
     try:
         with safe_open(path, framework="pt", device=device) as file:
-            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            metadata = json.loads((file.metadata() or {})[METADATA])
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from None
 
 
@@ -80,6 +82,7 @@ class TrainState:
         self.optimiser = optimiser
         self.identity = identity
         self.position = Position()
+        self.seconds = 0.0  # spent training; kept beside the file, whose bytes follow from the run alone
 
     def save(self, path: Path) -> None:
         """Write everything to one file."""
@@ -90,6 +93,7 @@ class TrainState:
         if self.position.best_nll_per_word == float("inf"):
             position["best_nll_per_word"] = None
         write_tensors(path, tensors, {"format": FORMAT, "identity": self.identity, "position": position})
+        write_text(path.with_suffix(".seconds"), f"{self.seconds}\n")
 
     def load(self, path: Path) -> None:
         """Take up where ``path`` left off.
@@ -116,4 +120,6 @@ class TrainState:
         values = metadata["position"]
         if values["best_nll_per_word"] is None:
             values["best_nll_per_word"] = float("inf")
+        if path.with_suffix(".seconds").exists():
+            self.seconds = float(path.with_suffix(".seconds").read_text(encoding="utf-8"))
         self.position = Position(**{**values, "window": Totals(**values["window"])})

@@ -1,0 +1,196 @@
+"""Stage train: a run in a folder of its own, whatever happens on the way."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.stages import project
+from vhcr import layout
+from vhcr.errors import CheckpointError, DataError, ParameterError, ValidationError
+from vhcr.stages import train
+from vhcr.training.run import TrainedRun
+
+REPRODUCIBLE = ("best.safetensors", "last.safetensors", "curves.csv", "metrics.json", "vocabulary.txt")
+
+
+@pytest.fixture
+def params(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VHCR_MLFLOW", "off")
+    made = project.make(tmp_path)
+    project.prepare(made)
+    return made
+
+
+def train_command(system):
+    return [sys.executable, "-m", "vhcr.stages.train", "--corpus", "toy", "--system", system, "--seed", "0"]
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in REPRODUCIBLE}
+
+
+def test_a_run_can_be_loaded_and_equal_seeds_give_equal_bytes(params):
+    folder = layout.trained("toy", "vhcr-ud", 0)
+    train.run(params, "toy", "vhcr-ud", 0)
+    run = TrainedRun.load(folder)
+    assert run.info["system"] == "vhcr-ud"
+    assert run.params.system == params.system("vhcr-ud")
+    assert not run.model.training
+    first = contents(folder)
+    shutil.rmtree(folder)
+    train.run(params, "toy", "vhcr-ud", 0)
+    assert contents(folder) == first
+    train.run(params, "toy", "vhcr-ud", 1)
+    assert contents(layout.trained("toy", "vhcr-ud", 1))["curves.csv"] != first["curves.csv"]
+    assert not list((layout.WORK / "train").iterdir()), "work in progress is cleared away"
+
+
+def test_another_vocabulary_is_refused(params):
+    train.run(params, "toy", "hred", 0)
+    path = layout.trained("toy", "hred", 0) / "vocabulary.txt"
+    words = path.read_text(encoding="utf-8").splitlines()
+    words[10], words[11] = words[11], words[10]
+    path.write_text("\n".join(words) + "\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="not the vocabulary this run was trained with"):
+        TrainedRun.load(path.parent)
+
+
+def test_a_vocabulary_that_the_manifest_does_not_name_is_refused(params):
+    manifest = layout.tokenised("toy") / "manifest.json"
+    values = json.loads(manifest.read_text())
+    layout.write_json(manifest, {**values, "vocabulary_hash": "other"})
+    with pytest.raises(DataError, match=r"vocabulary\.parquet"):
+        train.run(params, "toy", "hred", 0)
+
+
+def test_data_that_failed_validation_are_not_trained_on(params):
+    layout.write_json(layout.validated("toy") / "validation.json", {"success": False, "results": []})
+    with pytest.raises(ValidationError, match="not valid"):
+        train.run(params, "toy", "hred", 0)
+
+
+def test_a_gpu_that_is_not_there_is_a_plain_error(tmp_path, params):
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    asked = project.make(tmp_path, training={**project.SMALL["training"], "device": "cuda"})
+    with pytest.raises(ParameterError, match="no usable GPU"):
+        train.run(asked, "toy", "hred", 0)
+
+
+def test_an_unknown_system_is_one_line_and_status_2(params):
+    done = subprocess.run(
+        train_command("vhrcr"),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(project.ROOT)},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: params.yaml: systems: 'vhrcr' is not defined (did you mean")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_a_run_still_ends_in_the_same_bits(tmp_path, monkeypatch):
+    """SIGKILL leaves no time for anything: files, curves and MLflow must be as if nothing had happened."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VHCR_MLFLOW", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    project.prepare(project.make(tmp_path))
+    command = [
+        sys.executable,
+        "-m",
+        "vhcr.stages.train",
+        "--corpus",
+        "toy",
+        "--system",
+        "vhcr-ud",
+        "--seed",
+        "0",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(project.ROOT), "OMP_NUM_THREADS": "1"}
+    folder = layout.trained("toy", "vhcr-ud", 0)
+
+    def finish() -> dict[str, bytes]:
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        return contents(folder)
+
+    expected = finish()
+    straight = json.loads((folder / "run.json").read_text())["mlflow_run_id"]
+    shutil.rmtree(folder)
+
+    draw, kills = random.Random(7), 0
+    while kills < 4:
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        states = lambda: list((layout.WORK / "train").glob("*/state.safetensors"))  # noqa: E731
+        while not states() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0.0, 0.25))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+        else:
+            break  # it was faster than the last kill: what is there must be complete
+    assert kills >= 1
+    assert finish() == expected
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient("sqlite:///mlflow.db")
+    experiment = client.get_experiment_by_name("vhcr-toy")
+    runs = client.search_runs([experiment.experiment_id])
+    resumed = json.loads((folder / "run.json").read_text())["mlflow_run_id"]
+    assert {run.info.run_id for run in runs} == {straight, resumed}
+
+    def curve(run_id: str, name: str) -> list[tuple[int, float]]:
+        return [(m.step, m.value) for m in client.get_metric_history(run_id, name)]
+
+    for name in ("train/loss", "train/kl_conv_per_word", "validation/nll_per_word"):
+        points = curve(straight, name)
+        assert len(points) >= 4
+        assert curve(resumed, name) == points
+
+
+@pytest.mark.slow
+def test_sigterm_leaves_a_checkpoint_and_status_3(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    project.prepare(project.make(tmp_path, training={**project.SMALL["training"], "num_epochs": 4000}))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(project.ROOT),
+        "OMP_NUM_THREADS": "1",
+        "VHCR_MLFLOW": "off",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "vhcr.stages.train",
+        "--corpus",
+        "toy",
+        "--system",
+        "hred",
+        "--seed",
+        "0",
+    ]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while not list((layout.WORK / "train").glob("*/state.safetensors")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - asked < 10
+    assert process.returncode == train.STOPPED
+    assert "run again to resume" in errors
