@@ -93,6 +93,26 @@ def test_states_of_sequences_that_never_start_get_no_gradient(layers: int) -> No
     assert (start.grad[2:] == 0.0).all()
 
 
+@pytest.mark.parametrize("spare", [0, 2])
+@pytest.mark.parametrize("sizes", PATTERNS)
+def test_both_kernels_agree(sizes: tuple[int, ...], spare: int) -> None:
+    """The one a GPU takes runs here too; it once refused a batch with a conversation of one turn.
+
+    f_cxt then holds more starting states than there are sequences in its first step.
+    """
+    layer = seeded(GRULayer, INPUT, HIDDEN)
+    assert isinstance(layer, GRULayer)
+    inputs, start = randn(0, sum(sizes), INPUT), randn(1, sizes[0] + spare, HIDDEN)
+    upstream = randn(2, sum(sizes), HIDDEN).detach()
+    results = []
+    for kernel in (layer.packed, layer.library):
+        outputs = kernel(inputs, start, sizes)
+        wanted = [inputs, start, *layer.parameters()]
+        results.append([outputs, *torch.autograd.grad((outputs * upstream).sum(), wanted)])
+    for ours, library in zip(*results, strict=True):
+        close(ours, library)
+
+
 def test_inputs_are_not_modified() -> None:
     sizes = (3, 2)
     ours = seeded(GRU, INPUT, HIDDEN, 1)

@@ -117,17 +117,26 @@ class GRULayer(nn.Module):
             self.bias_hh[hidden_size : 2 * hidden_size] = 2.0
 
     def forward(self, inputs: Tensor, start: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        """Outputs [items, hidden] of packed ``inputs`` [items, input], from states [sequences, hidden]."""
-        if inputs.is_cuda:
-            weights: list[Tensor] = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
-            state = start.unsqueeze(0).to(inputs.dtype)
-            outputs, _ = torch._VF.gru(
-                inputs, torch.tensor(sizes), state, weights, True, 1, 0.0, self.training, False
-            )
-            return outputs
+        """Outputs [items, hidden] of packed ``inputs`` [items, input], from states [sequences, hidden].
+
+        There may be more states than sequences in the first step: the rest never start.
+        """
+        return self.library(inputs, start, sizes) if inputs.is_cuda else self.packed(inputs, start, sizes)
+
+    def packed(self, inputs: Tensor, start: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        """``forward`` by our own kernel."""
         gates = functional.linear(inputs, self.weight_ih, self.bias_ih)
         result: Tensor = _PackedGRU.apply(gates, start, self.weight_hh, self.bias_hh, sizes)
         return result
+
+    def library(self, inputs: Tensor, start: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        """``forward`` by the library's kernel (cuDNN on a GPU)."""
+        weights: list[Tensor] = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+        state = start[: sizes[0]].unsqueeze(0).to(inputs.dtype)
+        outputs, _ = torch._VF.gru(
+            inputs, torch.tensor(sizes), state, weights, True, 1, 0.0, self.training, False
+        )
+        return outputs
 
     def step(self, inputs: Tensor, state: Tensor) -> Tensor:
         """One step for every sequence: [sequences, input], [sequences, hidden] -> [sequences, hidden]."""
