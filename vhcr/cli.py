@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -309,7 +310,8 @@ HELP = """\
 def talk(chat: Chat) -> None:
     """Read lines until /quit or the end of input; a mistake is said and costs nothing."""
     if sys.stdin.isatty():
-        import readline  # noqa: F401  # line editing and history for input()
+        with contextlib.suppress(ImportError):  # not on every system
+            import readline  # noqa: F401  # line editing and history for input()
     while True:
         try:
             line = input("you> ").strip()
