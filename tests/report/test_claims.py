@@ -10,7 +10,8 @@ import pytest
 
 from tests.report.conftest import assemble_in
 from tests.report.results_tree import SYSTEMS, write_run, write_tree
-from vhcr.report.claims import Claim, claims
+from vhcr.evaluation.statistics import Interval
+from vhcr.report.claims import Claim, claims, signed
 from vhcr.report.evidence import Evidence
 from vhcr.report.page import Report
 
@@ -67,6 +68,7 @@ def test_seeds_that_disagree_leave_it_open(tmp_path: Path) -> None:
         ([0.4, 0.4, 0.4, 0.4], 1.0, "not supported"),
         ([0.4, 0.4, 0.4, 0.3], 1.0, "undecided"),  # still falling
         ([0.4, 0.1, 0.03, 0.03], 1.0, "undecided"),  # neither vanished nor alive
+        ([0.005, 0.005, 0.005], 1.0, "undecided"),  # three validations: nothing had time to vanish
         ([], 1.0, "undecided"),
     ],
 )
@@ -123,3 +125,9 @@ def test_evidence_without_files_is_open_not_wrong(report: Report) -> None:
     runs = tuple(replace(run, sums={}, curves={}) for run in report.results.runs)
     found = verdicts(claims(Evidence(replace(report.results, runs=runs), num_samples=20, seed=0)))
     assert set(found.values()) == {"undecided", "not run"}
+
+
+def test_narrow_intervals_keep_their_width() -> None:
+    """Once a clear difference was printed as "+0.000 [+0.000, +0.000]"."""
+    assert signed(Interval(-0.0123, -0.02, -0.0041)) == "−0.012 [−0.020, −0.004]"
+    assert signed(Interval(0.00004, 0.00001, 0.00007)) == "+0.00004 [+0.00001, +0.00007]"

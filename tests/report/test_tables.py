@@ -12,7 +12,7 @@ import pytest
 from vhcr.report.evidence import Evidence
 from vhcr.report.page import Report
 from vhcr.report.paper import PaperFigures
-from vhcr.report.tables import Cell, Table, as_csv, latex, tables
+from vhcr.report.tables import Cell, Column, Table, as_csv, latex, tables
 
 
 def table(report: Report, id: str) -> Table:
@@ -139,3 +139,15 @@ def test_old_runs_leave_dashes_and_columns_out(report: Report) -> None:
     assert "vhcr-ud" not in [row.system for row in made["table3"].rows]
     empty = replace(report.results, runs=tuple(replace(run, metrics={}, sums={}) for run in runs))
     assert tables(Evidence(empty, num_samples=20, seed=0), report.paper) == []
+
+
+def test_probes_stand_beside_chance(report: Report) -> None:
+    made = table(report, "probes")
+    assert made.groups == [("topic (chance 20 %)", 2)]
+    assert [column.title for column in made.columns] == ["z_conv", "h_cxt"], "no run has a probe of z_utt"
+    assert [cell.text for cell in made.rows[-1].cells] == ["93.0 %", "61.0 %"]
+
+
+def test_zero_has_no_sign() -> None:
+    column = Column("x", "x", lambda run: None)
+    assert [column.text(value) for value in (-0.0001, -0.001, 0.0)] == ["0.000", "−0.001", "0.000"]

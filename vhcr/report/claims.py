@@ -20,6 +20,7 @@ Verdict = Literal["supported", "not supported", "undecided", "not run"]
 VANISHED = 0.02  # nats per word: under a quarter of a nat for an utterance of ten words
 ALIVE = 0.05  # nats per word; the paper's smallest KL that it counts as use is 0.113 (Ubuntu, VHRED)
 FALLING = 0.1  # share of a KL that may be lost over the last quarter of training and still be stable
+FEWEST_VALIDATIONS = 4  # over which a KL can be said to have vanished, or to last
 NARROW = 0.05  # prior variance ratio under which priors count as separate points (Fig. 2)
 
 
@@ -50,8 +51,10 @@ def claims(evidence: Evidence) -> list[Claim]:
     return sorted(judged, key=lambda claim: claim.finding.verdict == "not run")
 
 
-def signed(interval: Interval, digits: int = 3) -> str:
-    """ "-0.012 [-0.020, -0.004]"."""
+def signed(interval: Interval) -> str:
+    """ "-0.012 [-0.020, -0.004]", with so many digits that a narrow interval still shows its width."""
+    width = interval.high - interval.low
+    digits = 3 if width >= 0.004 or width == 0 else 4 if width >= 0.0004 else 5
     estimate, low, high = (f"{value:+.{digits}f}".replace("-", "−") for value in interval)
     return f"{estimate} [{low}, {high}]"
 
@@ -104,7 +107,7 @@ def _last_weight(run: Run) -> float | None:
 
 def _quarter_change(course: Sequence[tuple[float, float]]) -> float | None:
     """Relative change of the KL over the last quarter of training."""
-    if len(course) < 4:
+    if len(course) < FEWEST_VALIDATIONS:
         return None
     start = next((kl for step, kl in course if step >= 0.75 * course[-1][0]), None)
     return course[-1][1] / start - 1 if start else None
@@ -121,16 +124,19 @@ def _kl_end(evidence: Evidence, system: str) -> tuple[list[str], list[Verdict]]:
             verdicts.append("undecided")
             continue
         last, change, weight = course[-1][1], _quarter_change(course), _last_weight(run)
+        long_enough = len(course) >= FEWEST_VALIDATIONS and (weight is None or weight >= 1)
         text = f"{run.name}: KL {last:.3f} at step {course[-1][0]:,.0f}"
         if change is not None:
             text += f", {change:+.0%} over the last quarter".replace("-", "−")
         if weight is not None and weight < 1:
             text += f" (KL weight only reached {weight:.2f})"
         texts.append(text)
+        if len(course) < FEWEST_VALIDATIONS:
+            text += f" (too short a run to tell: validated {len(course)} times)"
         verdict: Verdict = "undecided"
-        if last < VANISHED and (weight is None or weight >= 1):
+        if long_enough and last < VANISHED:
             verdict = "supported"
-        elif last >= ALIVE and (weight is None or weight >= 1) and change is not None and change > -FALLING:
+        elif long_enough and last >= ALIVE and change is not None and change > -FALLING:
             verdict = "not supported"
         verdicts.append(verdict)
     return texts, verdicts

@@ -175,7 +175,7 @@ def thinned(points: Sequence[tuple[float, float]], limit: int = MAX_POINTS) -> l
 
 
 def _rounded(point: tuple[float, float]) -> tuple[float, float]:
-    x, y = float(f"{point[0]:.6g}"), float(f"{point[1]:.4g}")
+    x, y = float(f"{point[0]:.6g}"), float(f"{point[1]:.6g}")
     return (int(x) if x == int(x) else x, y)
 
 

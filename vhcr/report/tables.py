@@ -35,6 +35,8 @@ class Column:
         if value is None:
             return NOTHING
         shown = f"{100 * value:.1f} %" if self.percent else f"{value:,.{self.digits}f}"
+        if not any(digit in shown for digit in "123456789"):
+            shown = shown.removeprefix("-")  # no "-0.000"
         return shown.replace("-", "−")
 
 
@@ -102,6 +104,7 @@ def tables(evidence: Evidence, paper: PaperFigures) -> list[Table]:
         _serban_table(evidence),
         _text_table(evidence),
         _diagnostics_table(evidence),
+        _probe_table(evidence),
         _source_table(evidence),
     ]
     return [table for table in made if table is not None]
@@ -418,19 +421,12 @@ def _diagnostics_table(evidence: Evidence) -> Table | None:
         _at("E[var] / Var(µ)", "diagnostics", "prior_variance_ratio", group="Prior of z_utt"),
         Column("mutual_information_conv", "I(x; z_conv), nats", _mutual_information, digits=2),
     ]
-    for name in _probe_names(evidence):
-        for source in ("z_conv", "z_utt", "h_cxt", "chance"):
-            columns.append(
-                _at(source, "diagnostics", "probe", name, source, group=f"Probe: {name}", percent=True)
-            )
     return _table(
         evidence,
         "diagnostics",
         "Is the latent variable used?",
         "Active units: dimensions whose posterior mean varies over the test split. The prior's variance "
-        "ratio falls to 0 where priors shrink to separate points (Fig. 2). A probe is a linear classifier "
-        "that reads a label from a latent variable or from the context state; chance is the commonest "
-        "label's share.",
+        "ratio falls to 0 where priors shrink to separate points (Fig. 2).",
         columns,
     )
 
@@ -468,6 +464,28 @@ def _source_table(evidence: Evidence) -> Table | None:
         "What the decoder learns from z",
         "Nats per word. Where z of another conversation, or drawn from the prior, does as well as the "
         "posterior's, the decoder ignores z.",
+        columns,
+    )
+
+
+def _probe_table(evidence: Evidence) -> Table | None:
+    columns = []
+    for name in _probe_names(evidence):
+        chances = [
+            number(run.metrics, "diagnostics", "probe", name, "chance") for run in evidence.results.runs
+        ]
+        chance = next((value for value in chances if value is not None), None)
+        group = name if chance is None else f"{name} (chance {100 * chance:.0f} %)"
+        columns += [
+            _at(source, "diagnostics", "probe", name, source, group=group, percent=True)
+            for source in ("z_conv", "z_utt", "h_cxt")
+        ]
+    return _table(
+        evidence,
+        "probes",
+        "What can be read from the latents",
+        "Accuracy on the test split of a linear classifier that reads a label from the posterior mean of a "
+        "latent variable, or from the context state. Chance is the share of the commonest label.",
         columns,
     )
 
