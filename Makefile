@@ -22,7 +22,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help install run test test-all e2e lint format mlflow prefect deploy worker bench table clean clean-all
+.PHONY: help install run test test-slow test-all e2e lint format mlflow prefect deploy worker bench table clean clean-all
 
 help:  ## list these commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) \
@@ -59,6 +59,9 @@ table: $(STAMP)  ## show the table of every report there is, and where to look f
 
 test: $(STAMP)  ## the quick tests, at most two minutes
 	@python -m pytest -q $(ARGS)
+
+test-slow: $(STAMP)  ## the tests that take longer
+	@python -m pytest -q -m 'slow and not e2e' $(ARGS)
 
 test-all: $(STAMP)  ## all tests but those that need a browser
 	@python -m pytest -q -m 'not e2e' $(ARGS)

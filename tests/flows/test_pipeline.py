@@ -1,0 +1,173 @@
+"""The flow itself, on Prefect's embedded server, over the small DVC project."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from flows.pipeline import pipeline
+from flows.settings import PipelineSettings
+from tests.flows.conftest import ROOT, dvc
+
+
+def test_settings_refuse_what_they_do_not_know() -> None:
+    with pytest.raises(ValidationError, match="paralel_stages"):
+        PipelineSettings.model_validate({"paralel_stages": 2})
+    with pytest.raises(ValidationError, match="parallel_stages"):
+        PipelineSettings(parallel_stages=0)
+    with pytest.raises(ValidationError, match="targets"):
+        PipelineSettings(targets=("train; rm -rf",))
+
+
+def test_the_form_has_descriptions_bounds_and_defaults() -> None:
+    """Prefect shows this schema as a form, and refuses what does not fit it before a run exists."""
+    schema = pipeline.parameters.model_dump()
+    settings = schema["definitions"]["PipelineSettings"]
+    assert settings["additionalProperties"] is False
+    for name, field in settings["properties"].items():
+        assert field["description"], name
+        assert "default" in field, name
+    assert settings["properties"]["parallel_stages"]["minimum"] == 1
+
+
+def test_the_deployment_names_the_flow_and_runs_alone() -> None:
+    deployments = yaml.safe_load((ROOT / "flows" / "prefect.yaml").read_text())["deployments"]
+    by_name = {deployment["name"]: deployment for deployment in deployments}
+    path, _, name = by_name["pipeline"]["entrypoint"].partition(":")
+    assert f"def {name}(" in (ROOT / path).read_text()
+    assert by_name["pipeline"]["concurrency_limit"]["limit"] == 1
+    assert [schedule["active"] for schedule in by_name["pipeline"]["schedules"]] == [False]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server that stays, as `make prefect` starts it; gives the address of its API."""
+    home = tmp_path_factory.mktemp("prefect")
+    (home / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (
+        (home / "log").open("w") as log,
+        subprocess.Popen(
+            command, cwd=home, stdout=log, stderr=log, env={**os.environ, "DO_NOT_TRACK": "1"}
+        ) as process,
+    ):
+        api = f"http://127.0.0.1:{port}/api"
+        try:
+            deadline = time.monotonic() + 180
+            while not _healthy(api):
+                assert process.poll() is None, (home / "log").read_text()
+                assert time.monotonic() < deadline, (home / "log").read_text()
+                time.sleep(0.2)
+            yield api
+        finally:
+            process.terminate()
+
+
+def _healthy(api: str) -> bool:
+    try:
+        return httpx.get(f"{api}/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def start(code: str, **environment: str) -> subprocess.Popen[str]:
+    """Python with the flow imported, in a process group of its own, as a worker starts it."""
+    head = "from flows.pipeline import pipeline; from flows.settings import PipelineSettings\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", head + code],
+        env={**os.environ, "DO_NOT_TRACK": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(code: str = "pipeline()", **environment: str) -> tuple[int, str]:
+    with start(code, **environment) as flow:
+        output, _ = flow.communicate(timeout=240)
+    return flow.returncode, output
+
+
+def recorded(project: Path, query: str) -> list[tuple[str, ...]]:
+    connected = sqlite3.connect(project / ".prefect" / "prefect.db")
+    try:
+        return connected.execute(query).fetchall()
+    finally:
+        connected.close()
+
+
+@pytest.mark.slow
+def test_after_the_flow_dvc_finds_nothing_to_do(project: Path) -> None:
+    """On the embedded server, whose database then tells what was run and what can be clicked."""
+    status, output = run()
+    assert status == 0, output
+    assert "4 of 4 stages had to run" in output
+    assert "making raw.txt for flow run " in output  # a stage's own lines are in the flow's log
+    assert "making raw.txt for flow run None" not in output
+    assert "Data and pipelines are up to date" in dvc("repro").stdout
+
+    tasks = recorded(project, "select name, state_type from task_run")
+    assert sorted(tasks) == [
+        (name, "COMPLETED") for name in ("download@toy", "report@toy", "train@toy-a", "train@toy-b")
+    ]
+    artifacts = dict(recorded(project, "select key, data from artifact where key is not null"))
+    assert "table-toy" in artifacts
+    assert (project / "reports" / "toy" / "index.html").as_uri() in artifacts["report-toy"]
+
+
+@pytest.mark.slow
+def test_a_failure_names_the_stage_and_spares_what_does_not_need_it(project: Path, server: str) -> None:
+    (project / "broken").write_text("a.txt")
+    status, output = run(PREFECT_API_URL=server)
+    assert status != 0
+    assert "train@toy-a failed" in output
+    assert "line 3 is not text" in output
+    assert "not run because of that: report@toy" in output
+    assert (project / "b.txt").exists()
+    assert not (project / "reports").exists()
+    assert (project / "tries").read_text().split() == ["a.txt"]  # a training is not tried again
+    (project / "broken").unlink()
+    status, output = run(PREFECT_API_URL=server)  # and it goes on from there
+    assert status == 0, output
+    assert "2 of 4 stages had to run" in output
+
+
+@pytest.mark.slow
+def test_downloads_are_tried_again(project: Path, server: str) -> None:
+    (project / "broken").write_text("raw.txt")
+    code = "pipeline(PipelineSettings(targets=('download',), download_retries=2, retry_delay_seconds=0))"
+    status, _ = run(code, PREFECT_API_URL=server)
+    assert status != 0
+    assert (project / "tries").read_text().split() == ["raw.txt"] * 3
+
+
+@pytest.mark.slow
+def test_a_cancelled_flow_takes_its_stage_along(project: Path, server: str) -> None:
+    """As a worker does it: SIGTERM to the group of the flow's process."""
+    note = project / "begun.raw.txt"
+    with start("pipeline()", WAITING="raw.txt", PREFECT_API_URL=server) as flow:
+        deadline = time.monotonic() + 120
+        while not note.exists() or not note.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(flow.pid, signal.SIGTERM)
+        flow.communicate(timeout=30)
+    assert not Path(f"/proc/{note.read_text()}").exists()
+    (project / "go").touch()
+    assert dvc("repro").returncode == 0  # nothing is left locked

@@ -1,0 +1,55 @@
+"""The commands a person types first."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = set(re.findall(r"^\.PHONY: (.+)$", TEXT, flags=re.MULTILINE)[0].split())
+
+
+def make(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=cwd,
+        env={**os.environ, "MAKEFLAGS": "", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_help_lists_every_command() -> None:
+    shown = set(re.findall(r"^  make ([a-z0-9-]+) +\S", make("help").stdout, flags=re.MULTILINE))
+    assert shown == TARGETS
+    defined = set(re.findall(r"^([a-z0-9-]+):(?! export)", TEXT, flags=re.MULTILINE))
+    assert defined == TARGETS
+
+
+def test_an_old_python_is_refused_in_plain_words(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "constraints.txt").touch()
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2"\nexit 1\n')
+    old.chmod(0o755)
+    done = make("run", f"PYTHON={old}", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "Python 3.11 or newer is needed" in done.stderr
+    assert "Python 3.9.2" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_without_any_python_it_says_what_to_install(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "constraints.txt").touch()
+    done = make("run", "PYTHON=", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "python3-venv" in done.stderr
