@@ -152,6 +152,7 @@ MUTATIONS: list[Mutation] = [
     _m("second layer hears the backward states unmirrored", RECURRENT, "torch.cat([ahead, back[mirrored]], dim=1)", "torch.cat([ahead, back], dim=1)", TEST_RECURRENT),
     _m("every layer starts from the first state", RECURRENT, "layer(inputs, start[:, number], sizes)", "layer(inputs, start[:, 0], sizes)", TEST_RECURRENT),
     _m("step skips a layer's output", RECURRENT, "inputs = layer.step(inputs, state[:, number])", "inputs = layer.step(inputs, state[:, 0])", TEST_RECURRENT),
+    _m("states that never start go to the library's kernel", RECURRENT, "start[: sizes[0]].unsqueeze(0)", "start.unsqueeze(0)", TEST_RECURRENT),
     # --- the output layer ---
     _m("target counted twice in the gradient", PROJECTION, "logits.new_full((len(targets), 1), -1.0)", "logits.new_full((len(targets), 1), -2.0)", TEST_PROJECTION),
     _m("weights of words ignored in the gradient", PROJECTION, "grad *= grad_errors[here, None]", "grad *= 1.0", TEST_PROJECTION),

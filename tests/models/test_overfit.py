@@ -5,15 +5,24 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.models.examples import SYSTEMS, packed, params, system
+from tests.models.examples import READINGS, SYSTEMS, packed, params, system
 from vhcr.models import Noise, build, objective
 
 # Words that only the turns before tell apart: a decoder without context or latents cannot know them.
 LESSON = [[[4, 5, 3], [6, 7, 8, 3], [4, 3]], [[8, 9, 3], [4, 4, 9, 3]], [[10, 3], [9, 3], [5, 6, 3]]]
 
 
-@pytest.mark.parametrize("reading", ["paper", pytest.param("release", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", SYSTEMS)
+QUICK = ("hred", "vhred-zonly", "vhcr-ud")
+
+
+@pytest.mark.parametrize(
+    ("name", "reading"),
+    [
+        pytest.param(name, reading, marks=[] if name in QUICK and reading == "paper" else pytest.mark.slow)
+        for name in SYSTEMS
+        for reading in READINGS
+    ],
+)
 def test_reconstruction_error_falls_to_nearly_zero(name: str, reading: str) -> None:
     small = {key: 24 for key in params().corpus("toy").model.model_dump() if key.endswith("_size")}
     sizes = params().corpus("toy").model.model_copy(update=small)
