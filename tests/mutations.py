@@ -206,7 +206,7 @@ MUTATIONS: list[Mutation] = [
     _m("log p of a hypothesis not carried on", DECODE, "top(scores.flatten(1), ", "top((scores - total.unsqueeze(-1)).flatten(1), ", TEST_DECODE),
     _m("ties as they come", DECODE, "    if len(torn):\n", "    if False:\n", TEST_DECODE),
     # --- responding ---
-    _m("context after its first turn alone", RESPOND, "state=self.model.context.after(inputs, start, batch),", "state=self.model.context.after(inputs, start, batch).flip(0),", TEST_RESPOND),
+    _m("context of another conversation", RESPOND, "state=self.model.context.after(inputs, start, batch),", "state=self.model.context.after(inputs, start, batch).flip(0),", TEST_RESPOND),
     _m("turns of the answer numbered like the last of the context", RESPOND, "turn=batch.turn[batch.last_row] + 1,", "turn=batch.turn[batch.last_row],", TEST_RESPOND),
     _m("turn does not advance", RESPOND, "turn=heard.turn + 1)", "turn=heard.turn)", TEST_RESPOND),
     _m("generated turns not fed back", RESPOND, "            heard = self.advance(heard, turns[-1].token_ids)\n", "            heard = replace(heard, turn=heard.turn + 1)\n", TEST_RESPOND),
@@ -215,7 +215,7 @@ MUTATIONS: list[Mutation] = [
     _m("posterior and prior of z_conv swapped", RESPOND, 'from_prior=self.params.z_conv_from == "prior"', 'from_prior=self.params.z_conv_from != "prior"', TEST_RESPOND),
     _m("z_utt without its scale", RESPOND, "heard.h_cxt, self.latent_scale * eps", "heard.h_cxt, eps", TEST_RESPOND),
     _m("answers in the order of length", RESPOND, "parts.append(_reordered(self.go_on(self.listen(batch), num_turns), order))", "parts.append(self.go_on(self.listen(batch), num_turns))", TEST_RESPOND),
-    _m("z_utt of generation drawn as the posterior mean of nothing", "vhcr/models/vhred.py", "return (self.utterance_prior(h_cxt, *z_conv).sample(eps),)", "return (self.utterance_prior(h_cxt, *z_conv).mu,)", TEST_RESPOND),
+    _m("generation takes the mean of z_utt", VHRED, "return (self.utterance_prior(h_cxt, *z_conv).sample(eps),)", "return (self.utterance_prior(h_cxt, *z_conv).mu,)", TEST_RESPOND),
     _m("a release model begins all the same", RESPOND, "if not self.model.reading.scores_first_utterance:", "if False:", TEST_RESPOND),
     # --- control ---
     _m("samples share the noise of z_utt", CONTROL, "sample = torch.arange(samples).repeat(len(names))", "sample = torch.zeros(samples * len(names), dtype=torch.int64)", TEST_CONTROL),

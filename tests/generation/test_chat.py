@@ -95,12 +95,14 @@ def test_a_new_conversation_has_no_context_and_its_own_draws(runs) -> None:  # t
 def test_the_model_hears_no_more_turns_than_it_was_trained_on(runs) -> None:  # type: ignore[no-untyped-def]
     chat = chat_with(runs, "hred")
     chat.max_context_turns = 3
-    for _ in range(4):
-        last = chat.say("hello")
-    context = [line.token_ids for line in chat.lines[-4:-1]]
+    for text in ("hello", "how are you?", "thanks", "the printer is broken"):
+        last = chat.say(text)
+    heard = [line.token_ids for line in chat.lines[-4:-1]]
+    expected = chat.responder.respond([heard])
     assert len(chat.lines) == 8
-    found = chat.responder.noise.seed, last.token_ids.tolist()
-    assert found == (5, chat.responder.respond([context]).token_ids[0][0])
+    assert last.token_ids.tolist() == expected.token_ids[0][0]
+    assert expected.log_probs is not None
+    assert last.why["log_p"] == pytest.approx(float(expected.log_probs[0, 0]))
 
 
 def test_why_says_what_the_model_has(runs) -> None:  # type: ignore[no-untyped-def]
