@@ -7,7 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from vhcr.evaluation.statistics import Interval, mean_and_deviation, paired_difference, ratio_interval
+from vhcr.evaluation.statistics import (
+    Interval,
+    mean_and_deviation,
+    paired_difference,
+    ratio_interval,
+    resample,
+)
 
 
 def test_mean_and_deviation() -> None:
@@ -108,6 +114,13 @@ def test_deterministic_by_seed() -> None:
     assert interval(1) == ratio_interval(values, np.ones(100), num_samples=100, seed=1), (
         "whatever was asked between"
     )
+
+
+def test_only_what_was_drawn_together_is_paired() -> None:
+    a = resample([1.0, 2.0, 4.0], [1, 1, 1], num_samples=10, seed=0)
+    for other in ({"num_samples": 11, "seed": 0}, {"num_samples": 10, "seed": 1}):
+        with pytest.raises(ValueError, match="different seeds or numbers of samples"):
+            a.minus(resample([1.0, 2.0, 4.0], [1, 1, 1], **other))
 
 
 def test_a_replicate_without_words_is_left_out() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -52,10 +53,48 @@ def mean_and_deviation(values: Sequence[float]) -> MeanAndDeviation | None:
     return MeanAndDeviation(mean, math.sqrt(variance), len(values))
 
 
-def ratio_interval(
-    numerators: ArrayLike, denominators: ArrayLike, *, num_samples: int, seed: int, level: float = LEVEL
-) -> Interval:
-    """Sum of numerators / sum of denominators with its bootstrap interval.
+@dataclass(frozen=True)
+class Resampled:
+    """A ratio with its bootstrap replicates, kept so that many differences share one resampling.
+
+    Those made with the same ``num_samples`` and ``seed`` over the same conversations, in the same order,
+    saw the same draws, which pairs them.
+    """
+
+    estimate: float
+    replicates: NDArray[np.float64]  # [samples, seeds]
+    num_conversations: int
+    seed: int
+
+    def interval(self, level: float = LEVEL) -> Interval:
+        """The ratio (mean over seeds) with its percentile interval."""
+        return _interval(self.estimate, self._over_seeds(0), level)
+
+    def minus(self, other: Resampled, level: float = LEVEL) -> Interval:
+        """This ratio - the other, paired by conversation.
+
+        Raises:
+            ValueError: the two were not drawn together.
+        """
+        if self.num_conversations != other.num_conversations:
+            raise ValueError(
+                f"paired systems have {self.num_conversations} and {other.num_conversations} conversations"
+            )
+        if (len(self.replicates), self.seed) != (len(other.replicates), other.seed):
+            raise ValueError("paired systems were resampled by different seeds or numbers of samples")
+        draws = self._over_seeds(0) - other._over_seeds(1)
+        return _interval(self.estimate - other.estimate, draws, level)
+
+    def _over_seeds(self, side: int) -> NDArray[np.float64]:
+        """Mean over training seeds drawn with replacement; apart for the two sides of a difference."""
+        rng = np.random.default_rng([self.seed, 1, side])
+        chosen = rng.integers(self.replicates.shape[1], size=self.replicates.shape)
+        mean: NDArray[np.float64] = np.take_along_axis(self.replicates, chosen, axis=1).mean(axis=1)
+        return mean
+
+
+def resample(numerators: ArrayLike, denominators: ArrayLike, *, num_samples: int, seed: int) -> Resampled:
+    """Bootstrap sum of numerators / sum of denominators, drawing whole conversations.
 
     Both are [conversations], or [seeds, conversations], or [seeds, parts, conversations]. The ratio is
     taken of each seed and part, then averaged; parts are the turns of Table 3's 3-turn scores.
@@ -64,8 +103,24 @@ def ratio_interval(
         ValueError: shapes differ, there is no conversation, or the denominators sum to zero.
     """
     top, bottom = _rows(numerators, denominators)
-    estimate, draws = _ratios(top, bottom, num_samples, np.random.default_rng(seed), seed)
-    return _interval(estimate, draws, level)
+    num_seeds, num_parts, num_conversations = top.shape
+    columns = np.concatenate([values.reshape(-1, num_conversations) for values in (top, bottom)]).T
+    replicates = np.empty((num_samples, num_seeds))
+    for start in range(0, num_samples, 100):
+        times = _draws(num_conversations, num_samples, seed)[start : start + 100].astype(np.float64)
+        sums = times @ columns
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = sums[:, : num_seeds * num_parts] / sums[:, num_seeds * num_parts :]
+        replicates[start : start + 100] = ratios.reshape(-1, num_seeds, num_parts).mean(axis=2)
+    estimate = float((top.sum(axis=-1) / bottom.sum(axis=-1)).mean())
+    return Resampled(estimate, replicates, num_conversations, seed)
+
+
+def ratio_interval(
+    numerators: ArrayLike, denominators: ArrayLike, *, num_samples: int, seed: int, level: float = LEVEL
+) -> Interval:
+    """Sum of numerators / sum of denominators with its bootstrap interval; arguments as ``resample``."""
+    return resample(numerators, denominators, num_samples=num_samples, seed=seed).interval(level)
 
 
 def paired_difference(
@@ -80,19 +135,13 @@ def paired_difference(
 ) -> Interval:
     """Ratio of a - ratio of b, both over the same conversations in the same order, drawn together.
 
-    Shapes as in ``ratio_interval``; the numbers of seeds may differ.
+    Arguments as ``resample``; the numbers of training seeds may differ.
 
     Raises:
-        ValueError: the numbers of conversations differ, or as in ``ratio_interval``.
+        ValueError: the numbers of conversations differ, or as in ``resample``.
     """
-    top_a, bottom_a = _rows(numerators_a, denominators_a)
-    top_b, bottom_b = _rows(numerators_b, denominators_b)
-    if top_a.shape[-1] != top_b.shape[-1]:
-        raise ValueError(f"paired systems have {top_a.shape[-1]} and {top_b.shape[-1]} conversations")
-    seeds_rng = np.random.default_rng([seed, 1])  # drawn apart for a and b; conversations are shared
-    a, draws_a = _ratios(top_a, bottom_a, num_samples, seeds_rng, seed)
-    b, draws_b = _ratios(top_b, bottom_b, num_samples, seeds_rng, seed)
-    return _interval(a - b, draws_a - draws_b, level)
+    a = resample(numerators_a, denominators_a, num_samples=num_samples, seed=seed)
+    return a.minus(resample(numerators_b, denominators_b, num_samples=num_samples, seed=seed), level)
 
 
 def _rows(numerators: ArrayLike, denominators: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -128,27 +177,6 @@ def _draws(num_conversations: int, num_samples: int, seed: int) -> NDArray[np.ui
         drawn = rng.integers(num_conversations, size=num_conversations)
         row[:] = np.bincount(drawn, minlength=num_conversations)
     return times
-
-
-def _ratios(
-    top: NDArray[np.float64],
-    bottom: NDArray[np.float64],
-    num_samples: int,
-    seeds_rng: np.random.Generator,
-    seed: int,
-) -> tuple[float, NDArray[np.float64]]:
-    """The ratio (mean over seeds), and its [num_samples] bootstrap replicates."""
-    num_seeds, num_parts, num_conversations = top.shape
-    columns = [values.reshape(-1, num_conversations).T for values in (top, bottom)]
-    replicates = np.empty((num_samples, num_seeds))
-    for start in range(0, num_samples, 100):
-        times = _draws(num_conversations, num_samples, seed)[start : start + 100].astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = (times @ columns[0]) / (times @ columns[1])
-        replicates[start : start + 100] = ratios.reshape(-1, num_seeds, num_parts).mean(axis=2)
-    chosen = seeds_rng.integers(num_seeds, size=(num_samples, num_seeds))
-    per_sample = np.take_along_axis(replicates, chosen, axis=1).mean(axis=1)
-    return float((top.sum(axis=-1) / bottom.sum(axis=-1)).mean()), per_sample
 
 
 def _interval(estimate: float, draws: NDArray[np.float64], level: float) -> Interval:

@@ -7,13 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vhcr.evaluation.statistics import (
-    Interval,
-    MeanAndDeviation,
-    mean_and_deviation,
-    paired_difference,
-    ratio_interval,
-)
+from vhcr.evaluation.statistics import Interval, MeanAndDeviation, Resampled, mean_and_deviation, resample
 from vhcr.report.results import Results, Sums
 
 LOWER_IS_BETTER = frozenset({"nll_per_word", "reconstruction_per_word"})
@@ -22,6 +16,7 @@ LOWER_IS_BETTER = frozenset({"nll_per_word", "reconstruction_per_word"})
 class Evidence:
     """Answers by paired bootstrap over test conversations (and over seeds, where there are several).
 
+    Conversations are those that all runs with a number have, so that every two systems can be paired.
     Every answer is None where a run lacks the per-conversation numbers that it needs.
     """
 
@@ -29,7 +24,8 @@ class Evidence:
         self.results = results
         self.num_samples = num_samples
         self.seed = seed
-        self._differences: dict[tuple[str, str, str], Interval | None] = {}
+        self._resampled: dict[tuple[str, str], Resampled | None] = {}
+        self._shared: dict[str, list[str]] = {}
 
     def values(self, system: str, key: str) -> list[float]:
         """The number of each seed that has one."""
@@ -41,29 +37,13 @@ class Evidence:
 
     def interval(self, system: str, key: str) -> Interval | None:
         """The system's number with its 95 % interval."""
-        sums = self._sums(system, key)
-        if not sums:
-            return None
-        top, bottom = _stack(sums, _common(sums))
-        if not _usable(bottom):
-            return None
-        return ratio_interval(top, bottom, num_samples=self.num_samples, seed=self.seed)
+        found = self._resample(system, key)
+        return found.interval() if found else None
 
     def difference(self, system: str, other: str, key: str) -> Interval | None:
-        """``system`` - ``other`` with its 95 % interval, over the conversations that all their runs have."""
-        if (system, other, key) not in self._differences:
-            self._differences[system, other, key] = self._difference(system, other, key)
-        return self._differences[system, other, key]
-
-    def _difference(self, system: str, other: str, key: str) -> Interval | None:
-        ours, theirs = self._sums(system, key), self._sums(other, key)
-        if not ours or not theirs:
-            return None
-        ids = _common([*ours, *theirs])
-        a, b = _stack(ours, ids), _stack(theirs, ids)
-        if not (_usable(a[1]) and _usable(b[1])):
-            return None
-        return paired_difference(*a, *b, num_samples=self.num_samples, seed=self.seed)
+        """``system`` - ``other`` with its 95 % interval."""
+        ours, theirs = self._resample(system, key), self._resample(other, key)
+        return ours.minus(theirs) if ours and theirs else None
 
     def leaders(self, key: str, systems: Sequence[str]) -> set[str]:
         """The best system, and those that cannot be told apart from it. Empty with fewer than two systems."""
@@ -79,17 +59,27 @@ class Evidence:
                 tied.add(system)
         return tied
 
-    def _sums(self, system: str, key: str) -> list[Sums]:
+    def _resample(self, system: str, key: str) -> Resampled | None:
+        if (system, key) not in self._resampled:
+            self._resampled[system, key] = self._make(system, key)
+        return self._resampled[system, key]
+
+    def _make(self, system: str, key: str) -> Resampled | None:
         runs = self.results.of(system)
         sums = [run.sums[key] for run in runs if key in run.sums]
-        return sums if len(sums) == len(runs) else []
+        if not sums or len(sums) < len(runs):
+            return None
+        top, bottom = _stack(sums, self._common(key))
+        if bottom.shape[-1] == 0 or not (bottom.sum(axis=-1) > 0).all():
+            return None
+        return resample(top, bottom, num_samples=self.num_samples, seed=self.seed)
 
-
-def _common(sums: Sequence[Sums]) -> list[str]:
-    shared = set(sums[0].conversation_ids)
-    for other in sums[1:]:
-        shared &= set(other.conversation_ids)
-    return sorted(shared)
+    def _common(self, key: str) -> list[str]:
+        """Conversations that every run with this number has: all of them, unless protocols differ."""
+        if key not in self._shared:
+            every = [set(run.sums[key].conversation_ids) for run in self.results.runs if key in run.sums]
+            self._shared[key] = sorted(set.intersection(*every)) if every else []
+        return self._shared[key]
 
 
 def _stack(sums: Sequence[Sums], ids: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -101,7 +91,3 @@ def _stack(sums: Sequence[Sums], ids: Sequence[str]) -> tuple[NDArray[np.float64
         tops.append(one.numerators[:, columns])
         bottoms.append(one.denominators[:, columns])
     return np.stack(tops), np.stack(bottoms)
-
-
-def _usable(bottom: NDArray[np.float64]) -> bool:
-    return bottom.shape[-1] > 0 and bool((bottom.sum(axis=-1) > 0).all())
