@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vhcr.conversation import Conversation, Utterance
+from vhcr.embeddings import Sentences, WordVectors, coverage, locate, read, train
+from vhcr.errors import DataError
+from vhcr.params import EmbeddingParams, Params
+from vhcr.stages import embeddings as stage
+from vhcr.tokenisation.dataset import build
+
+ROOT = Path(__file__).parents[1]
+VECTORS = WordVectors(["b", "é", "a", "A"], np.arange(12, dtype=np.float32).reshape(4, 3) / 7)
+
+
+def settings(**overrides: Any) -> EmbeddingParams:
+    defaults = Params.load(ROOT / "params.yaml").corpus("own").embeddings
+    return EmbeddingParams.model_validate(
+        {**defaults.model_dump(), "vector_size": 16, "epochs": 10, "window": 2, **overrides}
+    )
+
+
+def sentences() -> list[list[str]]:
+    """Animals stand among animals' words, tools among tools'."""
+    draw = random.Random(0)
+    animals, tools = ["cat", "dog", "cow", "eats", "sleeps"], ["saw", "axe", "hammer", "cuts", "breaks"]
+    return [draw.choices(draw.choice([animals, tools]), k=6) for _ in range(2000)]
+
+
+def counts_of(lines: list[list[str]]) -> Counter[str]:
+    return Counter(word for line in lines for word in line)
+
+
+def test_words_of_like_company_are_alike() -> None:
+    lines = sentences()
+    found = train(lines, counts_of(lines), settings())
+    unit = found.vectors / np.linalg.norm(found.vectors, axis=1, keepdims=True)
+    of = dict(zip(found.words, unit, strict=True))
+    assert of["cat"] @ of["dog"] > of["cat"] @ of["saw"] + 0.3
+    assert of["axe"] @ of["hammer"] > of["axe"] @ of["cow"] + 0.3
+
+
+def test_training_is_the_same_bit_for_bit_in_any_process(tmp_path: Path) -> None:
+    """The hash seed of a process must not reach the vectors."""
+    code = (
+        "import sys; from pathlib import Path; from tests.test_embeddings import *;"
+        "lines = sentences(); train(lines, counts_of(lines), settings(epochs=2)).save(Path(sys.argv[1]))"
+    )
+    for seed in ("1", "2"):
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / f"{seed}.bin")],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            check=True,
+        )
+    assert (tmp_path / "1.bin").read_bytes() == (tmp_path / "2.bin").read_bytes()
+    lines = sentences()
+    other = train(lines, counts_of(lines), settings(epochs=2, seed=1))
+    assert not np.array_equal(other.vectors, read(tmp_path / "1.bin", set(other.words)).vectors)
+
+
+def test_rare_words_get_no_vector() -> None:
+    lines = [*sentences(), ["zebra"]]
+    assert "zebra" not in train(lines, counts_of(lines), settings(min_count=2, epochs=1)).words
+    with pytest.raises(DataError, match="no word of the training split occurs min_count = 5 times"):
+        train([["a"]], counts_of([["a"]]), settings(min_count=5))
+
+
+@pytest.mark.parametrize("name", ["vectors.bin", "vectors.bin.gz"])
+@pytest.mark.parametrize("line_breaks", [True, False])
+def test_only_wanted_words_are_read_and_vectors_stay_raw(
+    tmp_path: Path, name: str, line_breaks: bool
+) -> None:
+    VECTORS.save(tmp_path / "saved.bin")
+    raw = (tmp_path / "saved.bin").read_bytes()
+    if not line_breaks:
+        raw = b"4 3\n" + b"".join(
+            word.encode() + b" " + row.tobytes()
+            for word, row in zip(VECTORS.words, VECTORS.vectors, strict=True)
+        )
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    found = read(tmp_path / name, {"a", "é", "nobody"})
+    assert found.words == ["é", "a"]  # not A: case counts
+    np.testing.assert_array_equal(found.vectors, VECTORS.vectors[[1, 2]])
+
+
+def test_gensim_reads_what_is_saved(tmp_path: Path) -> None:
+    from gensim.models import KeyedVectors
+
+    VECTORS.save(tmp_path / "vectors.bin")
+    found = KeyedVectors.load_word2vec_format(str(tmp_path / "vectors.bin"), binary=True)
+    assert found.index_to_key == VECTORS.words
+    np.testing.assert_array_equal(found.vectors, VECTORS.vectors)
+
+
+def test_what_gensim_writes_is_read(tmp_path: Path) -> None:
+    from gensim.models import KeyedVectors
+
+    written = KeyedVectors(3)
+    written.add_vectors(VECTORS.words, VECTORS.vectors)
+    written.save_word2vec_format(str(tmp_path / "vectors.bin"), binary=True)
+    np.testing.assert_array_equal(read(tmp_path / "vectors.bin", {"b", "A"}).vectors, VECTORS.vectors[[0, 3]])
+
+
+def test_a_large_file_is_read_across_its_buffers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vhcr.embeddings.READ_BYTES", 5000)  # a little more than one word may take
+    many = WordVectors(
+        [f"w{n}" for n in range(3000)], np.random.default_rng(0).random((3000, 20), np.float32)
+    )
+    many.save(tmp_path / "many.bin")
+    np.testing.assert_array_equal(read(tmp_path / "many.bin", set(many.words)).vectors, many.vectors)
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.bin"
+    with pytest.raises(DataError, match=r"vectors\.bin: no such file"):
+        read(path, {"a"})
+    path.write_text("<html>not found</html>")
+    with pytest.raises(DataError, match="not word2vec binary: it begins with b'<html>"):
+        read(path, {"a"})
+    VECTORS.save(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(DataError, match="announces 4 vectors, 3 can be read"):
+        read(path, {"a"})
+    packed = tmp_path / "vectors.bin.gz"
+    packed.write_bytes(gzip.compress(b"4 3\n" + os.urandom(5000))[:-2000])
+    with pytest.raises(DataError, match=r"vectors\.bin\.gz"):
+        read(packed, {"a"})
+
+
+def test_file_is_found_by_path_by_name_and_by_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "own.bin"
+    google = tmp_path / "GoogleNews-vectors-negative300.subset.bin.gz"
+    own.touch()
+    google.touch()
+    monkeypatch.delenv("VHCR_SOURCES", raising=False)
+    assert locate(str(own)) == own
+    with pytest.raises(DataError, match=r"no GoogleNews.*VHCR_SOURCES is not set.*embeddings\.path"):
+        locate(None)
+    monkeypatch.setenv("VHCR_SOURCES", str(tmp_path))
+    assert locate("elsewhere/own.bin") == own
+    assert locate(None) == google
+    with pytest.raises(DataError, match=r"no missing\.bin"):
+        locate("missing.bin")
+
+
+def test_coverage_counts_tokens_and_types() -> None:
+    found = coverage(Counter({"a": 6, "b": 3, "c": 1}), {"a", "c", "unused"})
+    assert found == {"tokens": 10, "types": 3, "token_coverage": 0.7, "type_coverage": 2 / 3}
+    assert coverage(Counter(), {"a"})["token_coverage"] == 0.0
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a tokenised corpus ``own``: training says a and b, the test split b and c."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    texts = {"train": ["a a b", "a"], "validation": ["b"], "test": ["b b b", "c"]}
+    corpus = [
+        Conversation(split, tuple(Utterance(text) for text in lines), split=split)  # type: ignore[arg-type]
+        for split, lines in texts.items()
+    ]
+    tokenisation = (
+        Params.load()
+        .corpus("own")
+        .tokenisation.model_copy(update={"split_by": "published", "min_count": 1, "max_words": 3})
+    )
+    build(corpus, tokenisation, tmp_path / "data/tokenised/own", corpus="own")
+    return tmp_path
+
+
+def run(source: str, path: str | None = None) -> None:
+    import yaml
+
+    values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    values["corpora"]["own"]["embeddings"] = {"source": source, "path": path, "vector_size": 4, "epochs": 1}
+    stage.run(Params(values), corpus="own")
+
+
+def test_stage_trains_on_the_training_split_alone(project: Path) -> None:
+    from vhcr.layout import read_json
+
+    assert list(Sentences(Path("data/tokenised/own/utterances.parquet"), "train")) == [["a", "a"], ["a"]]
+    run("corpus")
+    metrics = read_json(Path("data/embeddings/own/metrics.json"))
+    # Cut to two words, training says a alone; the test split says b, b, c.
+    assert read(Path("data/embeddings/own/vectors.bin"), {"a", "b", "c"}).words == ["a"]
+    assert metrics["token_coverage"] == 0.0
+    assert metrics["splits"]["train"]["token_coverage"] == 1.0
+    assert (metrics["num_vectors"], metrics["vector_size"]) == (1, 4)
+
+
+def test_stage_reads_a_given_file(project: Path) -> None:
+    from vhcr.layout import read_json
+
+    VECTORS.save(project / "given.bin")
+    run("file", "given.bin")
+    metrics = read_json(Path("data/embeddings/own/metrics.json"))
+    assert metrics["origin"] == "given.bin"
+    assert metrics["vector_size"] == 3
+    assert metrics["token_coverage"] == 2 / 3  # b, b of b, b, c
+    assert metrics["type_coverage"] == 1 / 2
+    assert read(Path("data/embeddings/own/vectors.bin"), {"a", "b", "A"}).words == ["b", "a"]
+
+
+def test_stage_names_a_damaged_table(project: Path) -> None:
+    path = project / "data/tokenised/own/utterances.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"utterances\.parquet: damaged"):
+        run("corpus")
+    path.unlink()
+    with pytest.raises(DataError, match=r"utterances\.parquet: missing; run the tokenise stage"):
+        run("corpus")
