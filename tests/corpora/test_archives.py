@@ -191,6 +191,17 @@ def test_flipped_bit_is_noticed(make, folder: Path) -> None:
         unpack(archive, folder)
 
 
+def test_checksum_of_a_tar_gz_is_compared(tmp_path: Path, folder: Path) -> None:
+    """It stands behind the last member, where a reader of members never looks."""
+    archive = make_tar(tmp_path / "corpus.tgz", FILES)
+    padded = gzip.decompress(archive.read_bytes()) + bytes(3 * 2**20)  # more than any buffer reads ahead
+    raw = bytearray(gzip.compress(padded))
+    raw[-8] ^= 1
+    archive.write_bytes(raw)
+    with pytest.raises(CorpusError, match="damaged archive: CRC"):
+        unpack(archive, folder)
+
+
 def test_encrypted_zip_is_refused(tmp_path: Path, folder: Path) -> None:
     archive = make_zip(tmp_path / "corpus.zip", {"a.txt": b"secret"})
     raw = bytearray(archive.read_bytes())

@@ -91,11 +91,11 @@ def _in_order(rows: list[list[Any]]) -> list[list[Any]]:
     for row in rows:
         if row[1] is not None:
             replies.setdefault(row[1], []).append(row)
-    if len(starts) == 1 and len(known) == len(rows) and all(len(items) == 1 for items in replies.values()):
+    if len(starts) == 1 and len(known) == len(rows):
         chain = [starts[0]]
         while chain[-1][0] in replies:
             chain.append(replies[chain[-1][0]][0])
-        if len(chain) == len(rows):  # otherwise some replies run in a circle
+        if len(chain) == len(rows):  # otherwise it is a tree, or some replies run in a circle
             return chain
     if all(row[2] is not None for row in rows):
         return sorted(rows, key=lambda row: float(row[2]))  # stable: file order where times are equal
