@@ -243,9 +243,14 @@ class Result:
 
 def problem(mutation: Mutation) -> str | None:
     """Why a mistake cannot be made, or None."""
-    count = (ROOT / mutation.file).read_text(encoding="utf-8").count(mutation.old)
+    text = (ROOT / mutation.file).read_text(encoding="utf-8")
+    count = text.count(mutation.old)
     if count != 1:
         return f"{mutation.name}: its old text stands {count} times in {mutation.file}, not once"
+    try:  # a mistake that cannot be read would be caught by anything
+        compile(text.replace(mutation.old, mutation.new), mutation.file, "exec")
+    except SyntaxError as error:
+        return f"{mutation.name}: no Python any more: {error}"
     missing = [test for test in mutation.tests if not (ROOT / test).exists()]
     if missing or not mutation.tests:
         return f"{mutation.name}: no such test: {', '.join(missing) or '(none named)'}"
