@@ -23,6 +23,13 @@ from vhcr.errors import VhcrError
 STOP_SECONDS = 10.0  # a training leaves a checkpoint within this time
 BAR_SECONDS = 10.0  # a progress bar is repeated in the log no more often than this
 POLL_SECONDS = 2.0
+ADVICE = (  # what DVC says after every stage, to people at a terminal
+    "To track the changes with git, run:",
+    "git add dvc.lock",
+    "To enable auto staging, run:",
+    "dvc config core.autostage true",
+    "Use `dvc push` to send your updates to remote storage.",
+)
 BUSY = "it is being blocked by"  # DVC's words when another process reads or writes a stage's files
 
 _children: set[int] = set()
@@ -176,10 +183,15 @@ def reproduce(
     """
     give_up = time.monotonic() + wait_seconds
     said: tuple[str, ...] = ()
+
+    def heard(line: str) -> None:
+        if line.strip() not in ADVICE:
+            on_line(line)
+
     while True:
         done = run(
             dvc("--wait-for-lock", "repro", "--single-item", stage),
-            on_line,
+            heard,
             timeout_seconds=timeout_seconds,
             environment=environment,
             cwd=cwd,

@@ -138,6 +138,7 @@ def test_a_stage_runs_once(project: Path) -> None:
     lines: list[str] = []
     assert reproduce("download@toy", lines)
     assert any(line.startswith("making raw.txt") for line in lines)
+    assert not any("dvc push" in line for line in lines)  # DVC's advice after every stage
     assert not reproduce("download@toy", lines)
 
 
