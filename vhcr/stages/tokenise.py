@@ -48,7 +48,7 @@ def run(params: Params, *, corpus: str) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
     sizes = dataset.manifest["splits"]
     logger.info(
-        "%s: %s conversations, %s words known of %s; %s records skipped",
+        "%s: %s conversations; vocabulary %s (4 specials), %s distinct words in training; %s records skipped",
         corpus,
         " / ".join(f"{sizes[split]['conversations']:,} {split}" for split in sizes),
         f"{dataset.metrics['vocabulary']['size']:,}",
