@@ -220,13 +220,18 @@ def write_run(corpus: str, folder: Path, mlflow_run_id: str | None = None) -> No
 
 def test_a_run_kept_as_files_is_imported_exactly_once(corpus: str, tmp_path: Path) -> None:
     write_run(corpus, tmp_path / "run")
-    first = import_run(tmp_path / "run")
-    assert import_run(tmp_path / "run") == first
+    (tmp_path / "evaluated").mkdir()
+    (tmp_path / "evaluated" / "metrics.json").write_text(
+        '{"nll_per_word": 4.5, "responses": {"1": {"bleu": 0.5}}}'
+    )
+    first = import_run(tmp_path / "run", tmp_path / "evaluated")
+    assert import_run(tmp_path / "run", tmp_path / "evaluated") == first
     assert num_runs(corpus) == 1
     connected = recording.client()
     stored = connected.get_run(first)
     assert stored.data.params == {"model.z_utt_size": "16", "training.learning_rate": "0.003"}
-    assert stored.data.metrics["training/best.nll_per_word"] == 4.25
+    assert stored.data.metrics["training/best/nll_per_word"] == 4.25
+    assert stored.data.metrics["test/responses/1/bleu"] == 0.5
     assert stored.data.tags["git_commit"] == "c0ffee"
     assert len(connected.get_metric_history(first, "train/nll_per_word")) == 2
 

@@ -479,24 +479,26 @@ def import_run(folder: Path, evaluated: Path | None = None, *, uri: str | None =
         )
         with run:
             run.log_rows(rows)
-            run.log_metrics({f"training/{k}": v for k, v in _numbers(read_json(folder / "metrics.json"))})
+            best = int(info.get("best_step", 0))
+            trained = read_json(folder / "metrics.json")
+            run.log_metrics({f"training/{name}": value for name, value in _numbers(trained)}, best)
             if evaluated is not None:
                 metrics = read_json(evaluated / "metrics.json")
-                run.log_metrics({f"test/{k}": v for k, v in _numbers(metrics)})
+                run.log_metrics({f"test/{name}": value for name, value in _numbers(metrics)}, best)
     return run.run_id
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(values: Mapping[str, Any], separator: str = ".", prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _flat(value, separator, f"{prefix}{key}{separator}")
         else:
             yield f"{prefix}{key}", value
 
 
 def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The finite numbers of a nested mapping, under flat names."""
-    for name, value in _flat(values):
+    """The finite numbers of a nested mapping, named as the evaluate stage names them."""
+    for name, value in _flat(values, "/"):
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             yield name, float(value)
 
