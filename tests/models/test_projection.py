@@ -56,7 +56,9 @@ def test_gradients_agree_with_finite_differences(weights: str) -> None:
     layer, hidden, targets = layer_and_words()
     arguments = (hidden, layer.linear.weight, layer.linear.bias)
     assert torch.autograd.gradcheck(
-        lambda *given: projection._ChunkedCrossEntropy.apply(*given, targets, 3) * UPSTREAM[weights],
+        lambda *given: (
+            projection._ChunkedCrossEntropy.apply(*given, targets, 3, torch.float64) * UPSTREAM[weights]
+        ),
         arguments,
     )
 

@@ -75,11 +75,65 @@ def test_gru_equals_the_library(sizes: tuple[int, ...], layers: int) -> None:
 
 @pytest.mark.parametrize("sizes", PATTERNS)
 def test_gradients_agree_with_finite_differences(sizes: tuple[int, ...]) -> None:
-    arguments = (
-        randn(3, sum(sizes), 3 * HIDDEN), randn(4, sizes[0], HIDDEN), randn(5, 3 * HIDDEN, HIDDEN),
-        randn(6, 3 * HIDDEN),
+    index = torch.arange(sum(sizes)) % 3  # inputs that several items hear
+    inputs, *others = (
+        randn(3, 3, INPUT), randn(4, sizes[0], HIDDEN), randn(5, 3 * HIDDEN, INPUT),
+        randn(6, 3 * HIDDEN, HIDDEN), randn(7, 3 * HIDDEN), randn(8, 3 * HIDDEN),
     )  # fmt: skip
-    assert torch.autograd.gradcheck(lambda *given: _PackedGRU.apply(*given, sizes), arguments)
+    assert torch.autograd.gradcheck(
+        lambda first, *rest: _PackedGRU.apply(first, index, *rest, sizes, torch.float64), (inputs, *others)
+    )
+
+
+@pytest.mark.parametrize("sizes", PATTERNS)
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_inputs_heard_many_times_are_inputs_repeated(sizes: tuple[int, ...], both_ways: bool) -> None:
+    """Gates of a word that occurs many times are computed once; nothing else may change."""
+    index = torch.arange(sum(sizes)) % 3
+    table = randn(0, 3, INPUT)
+    if both_ways:
+        network = seeded(BidirectionalGRU, INPUT, HIDDEN, 2)
+        length = len(sizes)
+        rectangle = (sizes[0],) * length
+        index = torch.arange(sizes[0] * length) % 3
+        mirrored = torch.arange(length * sizes[0]).view(length, -1).flip(0).flatten()
+        rest = (rectangle, mirrored, torch.arange(sizes[0]) + (length - 1) * sizes[0])
+    else:
+        network, rest = seeded(GRULayer, INPUT, HIDDEN), (randn(1, sizes[0], HIDDEN), sizes)
+    shared, repeated = network(table, *rest, index), network(table[index], *rest)
+    close(shared, repeated)
+    upstream = randn(2, *shared.shape).detach()
+    wanted = [table, *network.parameters()]
+    got = torch.autograd.grad((shared * upstream).sum(), wanted)
+    want = torch.autograd.grad((repeated * upstream).sum(), wanted)
+    for a, b in zip(got, want, strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("sizes", PATTERNS)
+def test_the_librarys_kernel_takes_the_same_layout(sizes: tuple[int, ...]) -> None:
+    """What a GPU runs, here on the CPU: one direction, and both at once over two layers."""
+    one = seeded(GRULayer, INPUT, HIDDEN)
+    assert isinstance(one, GRULayer)
+    inputs, start = randn(0, sum(sizes), INPUT), randn(1, sizes[0] + 1, HIDDEN)
+    close(one.library(inputs, start, sizes), one.packed(inputs, start, sizes))
+    both = seeded(BidirectionalGRU, INPUT, HIDDEN, 2)
+    assert isinstance(both, BidirectionalGRU)
+    begin = offsets(sizes)
+    lengths = [sum(size > sequence for size in sizes) for sequence in range(sizes[0])]
+    mirrored = torch.tensor(
+        [begin[lengths[s] - 1 - step] + s for step, size in enumerate(sizes) for s in range(size)]
+    )
+    last = torch.tensor([begin[length - 1] + s for s, length in enumerate(lengths)])
+    upstream = randn(2, sizes[0], 2 * HIDDEN).detach()
+    results = []
+    for kernel in (both.library, both.packed):
+        output = kernel(inputs, sizes, mirrored, last)
+        results.append(
+            [output, *torch.autograd.grad((output * upstream).sum(), [inputs, *both.parameters()])]
+        )
+    for a, b in zip(*results, strict=True):
+        close(a, b)
 
 
 @pytest.mark.parametrize("layers", [1, 2])

@@ -9,7 +9,7 @@ from torch.nn import functional
 from vhcr.batch import Batch
 from vhcr.models.noise import Noise
 from vhcr.models.projection import OutputLayer
-from vhcr.models.recurrent import GRU, BidirectionalGRU
+from vhcr.models.recurrent import GRU, BidirectionalGRU, distinct
 from vhcr.tokenisation.vocabulary import UNK
 
 
@@ -24,8 +24,9 @@ class UtteranceEncoder(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Every utterance of the batch, EOS included: [rows, output]."""
-        embedded = self._shared[0](batch.token_ids)
-        by_length = self.rnn(embedded, batch.step_sizes, batch.reversed_word, batch.last_word)
+        words, index = distinct(batch.token_ids)
+        embedded = self._shared[0](words)
+        by_length = self.rnn(embedded, batch.step_sizes, batch.reversed_word, batch.last_word, index)
         return by_length[batch.row_rank]
 
 
@@ -103,8 +104,8 @@ class Decoder(nn.Module):
 
     def forward(self, start: Tensor, input_ids: Tensor, batch: Batch) -> Tensor:
         """Hidden states [words, hidden] under teacher forcing; ``start`` is [rows, layers, hidden]."""
-        embedded = self._shared[0](input_ids)
-        return self.rnn(embedded, start[batch.row_order], batch.step_sizes)[:, -1]
+        words, index = distinct(input_ids)
+        return self.rnn(self._shared[0](words), start[batch.row_order], batch.step_sizes, index)[:, -1]
 
     def logits(self, word_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """As ``step``, with log p up to a constant per sequence: enough to find the likeliest word."""

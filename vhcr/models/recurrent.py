@@ -2,101 +2,183 @@
 
 Sequences are laid out step by step and fall in length (see ``vhcr.batch``), so the state at a step is a
 prefix of the outputs of the step before, and nothing is ever padded or copied. On a CPU the library's GRU
-adds up its weight gradients step by step; ours makes one matrix product of them at the end. On a GPU the
-library's kernel (cuDNN) takes the same layout. Both are held to ``torch.nn.GRU`` by the tests.
+adds up its weight gradients step by step; ours makes one matrix product of them at the end, and computes
+the gates of a word that occurs many times in a batch once. On a GPU the library's kernel (cuDNN) takes the
+same layout. Both are held to ``torch.nn.GRU`` by the tests.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
+
+from vhcr.models.precision import add_product, at_least_float32, product, product_dtype
+
+
+def distinct(ids: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(values, index) with values[index] = ids, each value once; on a GPU that costs more than it saves."""
+    if ids.is_cuda:
+        return ids, None
+    values, index = torch.unique(ids, return_inverse=True)
+    return values, index
 
 
 class _PackedGRU(torch.autograd.Function):
-    """h_t = (1 - u) n + u h_{t-1} over packed steps, with input gates already computed.
+    """h_t = (1 - u) n + u h_{t-1} over packed steps.
 
-    r = sigmoid(x_r + h_r), u = sigmoid(x_u + h_u), n = tanh(x_n + r h_n); gates stand in that order.
+    r = sigmoid(x_r + h_r), u = sigmoid(x_u + h_u), n = tanh(x_n + r h_n); weights stand in that order. Item i
+    hears ``inputs[index[i]]``. Products are computed in ``dtype``, all else in the type of the inputs.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, gates: Tensor, start: Tensor, weight_hh: Tensor, bias_hh: Tensor, sizes: tuple[int, ...]
+        ctx: Any,
+        inputs: Tensor,
+        index: Tensor | None,
+        start: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor,
+        bias_hh: Tensor,
+        sizes: tuple[int, ...],
+        dtype: torch.dtype,
     ) -> Tensor:
         hidden = start.shape[1]
-        words = gates.shape[0]
-        outputs = gates.new_empty(words, hidden)
-        activated = gates.new_empty(words, 3 * hidden)  # r, u, n
-        recurrent_n = gates.new_empty(words, hidden)  # h_n, before the reset gate
-        weight = weight_hh.t()
+        two = 2 * hidden
+        from_input, from_state = weight_ih.to(dtype).t(), weight_hh.to(dtype).t()
+        # Gates are activated in place: what arrives from the inputs becomes r and u, and n.
+        gates = _linear(inputs, from_input[:, :two], bias_ih[:two] + bias_hh[:two], index)
+        candidates = _linear(inputs, from_input[:, two:], bias_ih[two:], index)
+        outputs = torch.empty_like(candidates)
+        recurrent = torch.empty_like(candidates)  # h_n, before the reset gate
         state, first = start, 0
         for size in sizes:
             here = slice(first, first + size)
-            state = state[:size]
-            from_state = torch.addmm(bias_hh, state, weight)
-            gate = activated[here]
-            torch.add(gates[here, : 2 * hidden], from_state[:, : 2 * hidden], out=gate[:, : 2 * hidden])
-            gate[:, : 2 * hidden].sigmoid_()
-            reset, update, candidate = gate.split(hidden, dim=1)
-            recurrent_n[here] = from_state[:, 2 * hidden :]
-            torch.addcmul(gates[here, 2 * hidden :], reset, recurrent_n[here], out=candidate)
-            candidate.tanh_()
-            torch.lerp(candidate, state, update, out=outputs[here])
-            state, first = outputs[here], first + size
-        ctx.save_for_backward(start, weight_hh, outputs, activated, recurrent_n)
-        ctx.sizes = sizes
+            state, gate, candidate, own = state[:size], gates[here], candidates[here], recurrent[here]
+            add_product(gate, state, from_state[:, :two])
+            gate.sigmoid_()
+            own.copy_(bias_hh[two:].expand_as(own))
+            add_product(own, state, from_state[:, two:])
+            candidate.addcmul_(gate[:, :hidden], own).tanh_()
+            state = torch.lerp(candidate, state, gate[:, hidden:], out=outputs[here])
+            first += size
+        ctx.save_for_backward(
+            inputs, index, start, weight_ih, weight_hh, gates, candidates, recurrent, outputs
+        )
+        ctx.sizes, ctx.dtype = sizes, dtype
         return outputs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
-        start, weight_hh, outputs, activated, recurrent_n = ctx.saved_tensors
+    def backward(ctx: Any, grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, index, start, weight_ih, weight_hh, gates, candidates, recurrent, outputs = ctx.saved_tensors
         sizes: tuple[int, ...] = ctx.sizes
         hidden = start.shape[1]
-        words = outputs.shape[0]
-        grad_gates = torch.empty_like(activated)  # w.r.t. x_r, x_u, x_n
-        grad_recurrent_n = torch.empty_like(recurrent_n)  # w.r.t. h_n
-        previous = torch.empty_like(outputs)  # h_{t-1} of every word
+        two = 2 * hidden
+        weight = weight_hh.to(ctx.dtype)
+        starts = [0, *accumulate(sizes)]
+        previous = torch.empty_like(outputs)  # h_{t-1} of every item
         previous[: sizes[0]] = start[: sizes[0]]
-        starts = [0]
-        for size in sizes:
-            starts.append(starts[-1] + size)
-        for step in range(1, len(sizes)):
-            before = starts[step - 1]
-            previous[starts[step] : starts[step + 1]] = outputs[before : before + sizes[step]]
-        # What does not depend on the gradient to come is computed for all words at once.
-        reset, update, candidate = activated.split(hidden, dim=1)
-        to_candidate = (1.0 - update) * (1.0 - candidate * candidate)
-        to_update = (previous - candidate) * update * (1.0 - update)
-        to_reset = recurrent_n * reset * (1.0 - reset)
+        for before, now, size in zip(starts, starts[1:], sizes[1:], strict=False):
+            previous[now : now + size] = outputs[before : before + size]
+        # What does not depend on the gradient to come is computed for all items at once.
+        reset, update = gates.split(hidden, dim=1)
+        to_candidate = candidates.square().neg_().add_(1.0)
+        to_candidate.addcmul_(to_candidate, update, value=-1.0)  # (1 - n^2) (1 - u)
+        grad_gates = torch.empty_like(gates)  # w.r.t. x_r, x_u
+        to_reset, to_update = grad_gates.split(hidden, dim=1)
+        torch.sub(1.0, gates, out=grad_gates).mul_(gates)
+        to_reset.mul_(recurrent)  # h_n r (1 - r)
+        to_update.mul_(previous - candidates)  # (h - n) u (1 - u)
+        grad_candidates = torch.empty_like(outputs)  # w.r.t. x_n
+        grad_recurrent = torch.empty_like(outputs)  # w.r.t. h_n
         carried: Tensor | None = None
-        grad_state = grad_outputs.new_empty(0)
-        for step in reversed(range(len(sizes))):
-            here = slice(starts[step], starts[step + 1])
-            grad: Tensor = grad_outputs[here].clone()
+        for first, size in zip(reversed(starts[:-1]), reversed(sizes), strict=True):
+            here = slice(first, first + size)
+            grad = grad_outputs[here].clone()
             if carried is not None:
-                grad[: carried.shape[0]] += carried
-            gate = grad_gates[here]
-            grad_n = torch.mul(grad, to_candidate[here], out=gate[:, 2 * hidden :])
-            torch.mul(grad, to_update[here], out=gate[:, hidden : 2 * hidden])
-            torch.mul(grad_n, to_reset[here], out=gate[:, :hidden])
-            torch.mul(grad_n, reset[here], out=grad_recurrent_n[here])
+                grad[: len(carried)] += carried
+            of_candidate = torch.mul(grad, to_candidate[here], out=grad_candidates[here])
+            of_recurrent = torch.mul(of_candidate, reset[here], out=grad_recurrent[here])
+            to_update[here].mul_(grad)
+            to_reset[here].mul_(of_candidate)
             grad.mul_(update[here])
-            grad.addmm_(gate[:, : 2 * hidden], weight_hh[: 2 * hidden])
-            grad.addmm_(grad_recurrent_n[here], weight_hh[2 * hidden :])
+            add_product(grad, grad_gates[here], weight[:two])
+            add_product(grad, of_recurrent, weight[two:])
             carried = grad
-            grad_state = grad
         grad_start = torch.zeros_like(start)
-        grad_start[: sizes[0]] = grad_state
-        grad_weight = torch.empty_like(weight_hh)
-        torch.mm(grad_gates[:, : 2 * hidden].t(), previous, out=grad_weight[: 2 * hidden])
-        torch.mm(grad_recurrent_n.t(), previous, out=grad_weight[2 * hidden :])
-        grad_bias = torch.cat([grad_gates[:, : 2 * hidden].sum(0), grad_recurrent_n.sum(0)])
-        assert words == starts[-1]
-        return grad_gates, grad_start, grad_weight, grad_bias, None
+        if carried is not None:
+            grad_start[: sizes[0]] = carried
+
+        previous = previous.to(ctx.dtype)
+        grad_hh = torch.cat(
+            [product(grad_gates.t(), previous, start), product(grad_recurrent.t(), previous, start)]
+        )
+        bias = grad_gates.sum(0)
+        grad_bias_hh = torch.cat([bias, grad_recurrent.sum(0)])
+        grad_bias_ih = torch.cat([bias, grad_candidates.sum(0)])
+        grad_x = [_gather_back(grad, index, len(inputs)) for grad in (grad_gates, grad_candidates)]
+        of_input = weight_ih.to(ctx.dtype).split([two, hidden])
+        grad_inputs: Tensor | None = None
+        if ctx.needs_input_grad[0]:
+            grad_inputs = product(grad_x[0], of_input[0], inputs)
+            add_product(grad_inputs, grad_x[1], of_input[1])
+        low = inputs.to(ctx.dtype)
+        grad_ih = torch.cat([product(grad.t(), low, inputs) for grad in grad_x])
+        return grad_inputs, None, grad_start, grad_ih, grad_hh, grad_bias_ih, grad_bias_hh, None, None
+
+
+def _linear(inputs: Tensor, weight: Tensor, bias: Tensor, index: Tensor | None) -> Tensor:
+    """inputs[index] weight + bias, computed once per row of ``inputs``."""
+    if weight.dtype == inputs.dtype:
+        result = torch.addmm(bias, inputs, weight)
+    else:
+        result = torch.mm(inputs.to(weight.dtype), weight) + bias
+    return result if index is None else result.index_select(0, index)
+
+
+def _gather_back(grad: Tensor, index: Tensor | None, size: int) -> Tensor:
+    """The gradient of ``inputs`` given that of ``inputs[index]``."""
+    return grad if index is None else grad.new_zeros(size, grad.shape[1]).index_add_(0, index, grad)
+
+
+def _library_gru(
+    inputs: Tensor, start: Tensor, sizes: tuple[int, ...], weights: Sequence[Sequence[Tensor]]
+) -> Tensor:
+    """Outputs of one layer of ``torch.nn.GRU`` on packed ``inputs``; ``weights`` holds each direction's.
+
+    cuDNN wants the parameters of a layer in one piece, matrices first, and copies them with a warning where
+    they are not: so they are put together here.
+    """
+    matrices = [weight for direction in weights for weight in direction[:2]]
+    ordered = [*matrices, *(bias for direction in weights for bias in direction[2:])]
+    flat = torch.cat([weight.reshape(-1) for weight in ordered])
+    pieces = [
+        piece.view_as(w) for piece, w in zip(flat.split([w.numel() for w in ordered]), ordered, strict=True)
+    ]
+    count = len(matrices)
+    grouped = [
+        [*pieces[first : first + 2], *pieces[count + first : count + first + 2]]
+        for first in range(0, count, 2)
+    ]
+    with torch.autocast(inputs.device.type, enabled=False):
+        outputs, _ = torch._VF.gru(
+            inputs,
+            torch.tensor(sizes),
+            start,
+            [weight for direction in grouped for weight in direction],
+            True,  # has biases
+            1,  # layers
+            0.0,  # dropout
+            torch.is_grad_enabled(),  # cuDNN keeps what a backward pass needs only when told
+            len(weights) == 2,
+        )
+    return outputs
 
 
 class GRULayer(nn.Module):
@@ -116,27 +198,40 @@ class GRULayer(nn.Module):
                 nn.init.orthogonal_(gate)
             self.bias_hh[hidden_size : 2 * hidden_size] = 2.0
 
-    def forward(self, inputs: Tensor, start: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    def forward(
+        self, inputs: Tensor, start: Tensor, sizes: tuple[int, ...], index: Tensor | None = None
+    ) -> Tensor:
         """Outputs [items, hidden] of packed ``inputs`` [items, input], from states [sequences, hidden].
 
-        There may be more states than sequences in the first step: the rest never start.
+        With ``index`` [items] item i hears ``inputs[index[i]]``. There may be more states than sequences in
+        the first step: the rest never start.
         """
-        return self.library(inputs, start, sizes) if inputs.is_cuda else self.packed(inputs, start, sizes)
+        run = self.library if inputs.is_cuda else self.packed
+        return run(inputs, start, sizes, index)
 
-    def packed(self, inputs: Tensor, start: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    def packed(
+        self, inputs: Tensor, start: Tensor, sizes: tuple[int, ...], index: Tensor | None = None
+    ) -> Tensor:
         """``forward`` by our own kernel."""
-        gates = functional.linear(inputs, self.weight_ih, self.bias_ih)
-        result: Tensor = _PackedGRU.apply(gates, start, self.weight_hh, self.bias_hh, sizes)
+        inputs, start, dtype = at_least_float32(inputs), at_least_float32(start), product_dtype(inputs)
+        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        with torch.autocast(inputs.device.type, enabled=False):
+            result: Tensor = _PackedGRU.apply(inputs, index, start, *weights, sizes, dtype)
         return result
 
-    def library(self, inputs: Tensor, start: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        """``forward`` by the library's kernel (cuDNN on a GPU)."""
-        weights: list[Tensor] = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
-        state = start[: sizes[0]].unsqueeze(0).to(inputs.dtype)
-        outputs, _ = torch._VF.gru(
-            inputs, torch.tensor(sizes), state, weights, True, 1, 0.0, self.training, False
-        )
-        return outputs
+    def library(
+        self, inputs: Tensor, start: Tensor, sizes: tuple[int, ...], index: Tensor | None = None
+    ) -> Tensor:
+        """``forward`` by the library's kernel (cuDNN on a GPU), whose states are in the short type too."""
+        dtype = product_dtype(inputs)
+        heard = inputs if index is None else inputs[index]
+        state = start[: sizes[0]].unsqueeze(0)
+        outputs = _library_gru(heard.to(dtype), state.to(dtype), sizes, [self.weights(dtype)])
+        return at_least_float32(outputs)
+
+    def weights(self, dtype: torch.dtype) -> list[Tensor]:
+        """The parameters in ``dtype``, as the library takes them."""
+        return [w.to(dtype) for w in (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)]
 
     def step(self, inputs: Tensor, state: Tensor) -> Tensor:
         """One step for every sequence: [sequences, input], [sequences, hidden] -> [sequences, hidden]."""
@@ -152,13 +247,18 @@ class GRU(nn.Module):
         self.layers = nn.ModuleList(GRULayer(size, hidden_size) for size in sizes)
         self.state_shape = (num_layers, hidden_size)
 
-    def forward(self, inputs: Tensor, start: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        """Outputs of every layer, [items, layers, hidden]; the last layer's are the network's."""
+    def forward(
+        self, inputs: Tensor, start: Tensor, sizes: tuple[int, ...], index: Tensor | None = None
+    ) -> Tensor:
+        """Outputs of every layer, [items, layers, hidden]; the last layer's are the network's.
+
+        With ``index`` [items] item i hears ``inputs[index[i]]``.
+        """
         outputs = []
         for number, layer in enumerate(self.layers):
-            inputs = layer(inputs, start[:, number], sizes)
+            inputs = layer(inputs, start[:, number], sizes, index if number == 0 else None)
             outputs.append(inputs)
-        return torch.stack(outputs, dim=1)
+        return torch.stack(outputs, dim=1) if len(outputs) > 1 else inputs.unsqueeze(1)
 
     def step(self, inputs: Tensor, state: Tensor) -> Tensor:
         """The next state [sequences, layers, hidden] after one more input [sequences, input]."""
@@ -180,17 +280,61 @@ class BidirectionalGRU(nn.Module):
         self.backwards = nn.ModuleList(GRULayer(size, hidden_size) for size in sizes)
         self.hidden_size = hidden_size
 
-    def forward(self, inputs: Tensor, sizes: tuple[int, ...], mirrored: Tensor, last: Tensor) -> Tensor:
+    def forward(
+        self,
+        inputs: Tensor,
+        sizes: tuple[int, ...],
+        mirrored: Tensor,
+        last: Tensor,
+        index: Tensor | None = None,
+    ) -> Tensor:
         """[items, input] -> [sequences, 2 hidden]: the forward final state, then the backward one.
 
         ``mirrored`` [items] says which item takes each one's place when sequences run backwards;
-        ``last`` [sequences] is the last item of each.
+        ``last`` [sequences] is the last item of each. With ``index`` [items] item i hears
+        ``inputs[index[i]]``.
         """
+        run = self.library if inputs.is_cuda else self.packed
+        return run(inputs, sizes, mirrored, last, index)
+
+    def packed(
+        self,
+        inputs: Tensor,
+        sizes: tuple[int, ...],
+        mirrored: Tensor,
+        last: Tensor,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """``forward`` by our own kernel."""
         start = inputs.new_zeros(sizes[0], self.hidden_size)
         ahead = back = inputs
         for number, (forwards, backwards) in enumerate(zip(self.forwards, self.backwards, strict=True)):
             if number > 0:
-                inputs = torch.cat([ahead, back[mirrored]], dim=1)
-            ahead = forwards(inputs, start, sizes)
-            back = backwards(inputs[mirrored], start, sizes)
+                inputs, index = torch.cat([ahead, back[mirrored]], dim=1), None
+            ahead = forwards(inputs, start, sizes, index)
+            if index is None:
+                back = backwards(inputs[mirrored], start, sizes)
+            else:
+                back = backwards(inputs, start, sizes, index[mirrored])
         return torch.cat([ahead[last], back[last]], dim=1)
+
+    def library(
+        self,
+        inputs: Tensor,
+        sizes: tuple[int, ...],
+        mirrored: Tensor,  # noqa: ARG002
+        last: Tensor,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """``forward`` by the library's kernel, both directions at once."""
+        dtype = product_dtype(inputs)
+        outputs = inputs if index is None else inputs[index]
+        start = outputs.new_zeros(2, sizes[0], self.hidden_size, dtype=dtype)
+        for forwards, backwards in zip(self.forwards, self.backwards, strict=True):
+            assert isinstance(forwards, GRULayer)
+            assert isinstance(backwards, GRULayer)
+            weights = [forwards.weights(dtype), backwards.weights(dtype)]
+            outputs = _library_gru(outputs.to(dtype), start, sizes, weights)
+        ahead, back = outputs.split(self.hidden_size, dim=1)
+        # The library runs backwards in place: the last state of that direction lies at the first item.
+        return at_least_float32(torch.cat([ahead[last], back[: sizes[0]]], dim=1))
