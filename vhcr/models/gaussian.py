@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vhcr.models.precision import at_least_float32
+
 # A variance of exactly zero has no log density; softplus underflows to zero in float32 near -104.
 MIN_VARIANCE = 1e-8
 
@@ -63,8 +65,9 @@ class GaussianMLP(nn.Module):
         """The distribution given the concatenation of ``inputs``, each [..., size]."""
         hidden = torch.cat(inputs, dim=-1)
         for layer in self.layers:
-            hidden = torch.tanh(layer(hidden))
-        return DiagonalGaussian(self.mu(hidden), functional.softplus(self.var(hidden)) + MIN_VARIANCE)
+            hidden = torch.tanh(at_least_float32(layer(hidden)))
+        var = functional.softplus(at_least_float32(self.var(hidden)))
+        return DiagonalGaussian(at_least_float32(self.mu(hidden)), var + MIN_VARIANCE)
 
 
 # How a latent variable is drawn when a conversation is scored: (posterior, prior, eps) -> z.

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from vhcr.batch import Batch
 from vhcr.models.noise import Noise
+from vhcr.models.precision import at_least_float32
 from vhcr.models.projection import OutputLayer
 from vhcr.models.recurrent import GRU, BidirectionalGRU, distinct
 from vhcr.tokenisation.vocabulary import UNK
@@ -99,7 +100,7 @@ class Decoder(nn.Module):
 
     def start(self, *sources: Tensor) -> Tensor:
         """The initial state [sequences, layers, hidden] given the sources, each [sequences, size]."""
-        state = torch.tanh(self.from_sources(torch.cat(sources, dim=-1)))
+        state = torch.tanh(at_least_float32(self.from_sources(torch.cat(sources, dim=-1))))
         return state.unflatten(-1, self.rnn.state_shape)
 
     def forward(self, start: Tensor, input_ids: Tensor, batch: Batch) -> Tensor:
@@ -131,7 +132,8 @@ class BagOfWords(nn.Module):
 
     def forward(self, latent: Tensor, batch: Batch) -> Tensor:
         """[rows, latent] -> [rows]."""
-        log_probs = functional.log_softmax(self.output(torch.tanh(self.hidden(latent))), dim=-1)
+        logits = self.output(torch.tanh(self.hidden(latent)))
+        log_probs = functional.log_softmax(at_least_float32(logits), dim=-1)
         inner = torch.ones_like(batch.word_row, dtype=torch.bool)
         inner[batch.last_word] = False
         rows, words = batch.word_row[inner], batch.token_ids[inner]

@@ -10,6 +10,7 @@ from vhcr.models.gaussian import DiagonalGaussian, Divergence, Draw, GaussianMLP
 from vhcr.models.hred import Latents, ModelOutput
 from vhcr.models.layers import ConversationEncoder
 from vhcr.models.noise import Noise
+from vhcr.models.precision import at_least_float32
 from vhcr.models.vhred import VHRED
 from vhcr.params import ModelParams, SystemParams
 
@@ -40,7 +41,8 @@ class VHCR(VHRED):
 
     def context_start(self, like: Tensor) -> Tensor:
         """h_cxt_0 = MLP(z_conv) (under Eq. 15); ``like`` is z_conv, [batch, latent]."""
-        return torch.tanh(self.context_from_z_conv(like)).unflatten(-1, self.context.state_shape)
+        start = torch.tanh(at_least_float32(self.context_from_z_conv(like)))
+        return start.unflatten(-1, self.context.state_shape)
 
     def conversation_prior(self, like: Tensor) -> DiagonalGaussian:
         """p(z_conv) = N(0, I) (Eq. 16), shaped as ``like``."""
