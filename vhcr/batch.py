@@ -285,11 +285,16 @@ class Conversations:
             self._tokens, self._word_offsets, self._row_offsets, chosen, chosen, samples, first_sample
         )
 
-    def batches(self, batch_conversations: int, limit: int | None = None) -> Iterator[Batch]:
-        """Every conversation once (or the first ``limit``), in order of length: for evaluation."""
+    def batches(
+        self, batch_conversations: int, limit: int | None = None, *, every: int = 1, first: int = 0
+    ) -> Iterator[Batch]:
+        """Every conversation once (or the first ``limit``), in order of length: for evaluation.
+
+        With ``every`` only each so many-th batch, from batch ``first`` on: one worker's share.
+        """
         total = len(self) if limit is None else min(limit, len(self))
         order = np.argsort(self.words_per_conversation[:total], kind="stable")
-        for start in range(0, total, batch_conversations):
+        for start in range(0, total, batch_conversations)[first::every]:
             yield self.batch(order[start : start + batch_conversations])
 
 

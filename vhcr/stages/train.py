@@ -23,7 +23,8 @@ from vhcr.recording import MlflowRun, experiment_name, run_tags
 from vhcr.stages.common import stage_main
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.lock import hold
-from vhcr.training.loop import Interrupted, Observer, fit
+from vhcr.training.loop import Interrupted, Observer, adam, fit
+from vhcr.training.parallel import join
 from vhcr.training.progress import TerminalProgress
 from vhcr.training.run import RUN_FORMAT, RunParams, choose_device, curves_csv, identity
 from vhcr.training.state import TrainState
@@ -79,13 +80,27 @@ def train_into(
     device = choose_device(params.training.device)
     who = identity(params, seed, manifest["data_hash"])
     work = layout.WORK / "train" / who
-    with hold(work), stop_on_signal() as stop:
+    with stop_on_signal() as stop, join(device) as workers, ExitStack() as held:
+        if workers.records:
+            held.enter_context(hold(work))
         model = build(params.model, params.system, len(vocabulary), seed).to(device)
-        optimiser = torch.optim.Adam(model.parameters(), lr=params.training.learning_rate)
-        state = TrainState(model, optimiser, who)
+        state = TrainState(model, adam(model, params.training), who)
         if (work / "state.safetensors").exists():
             state.load(work / "state.safetensors")
             log.info("resuming at step %d (epoch %d)", state.position.step, state.position.epoch)
+        workers.wait()  # nobody reads the file any more
+        if not workers.records:
+            fit(
+                state,
+                train,
+                validation,
+                params.training,
+                seed=seed,
+                work=work,
+                should_stop=stop,
+                workers=workers,
+            )
+            return {}
         version = code_version()
         info: dict[str, Any] = {
             "format": RUN_FORMAT,
@@ -125,6 +140,7 @@ def train_into(
                 work=work,
                 observers=watching,
                 should_stop=stop,
+                workers=workers,
             )
             info["best_step"] = state.position.best_step
             info["seconds"] = round(state.seconds, 3)

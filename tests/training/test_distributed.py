@@ -1,0 +1,117 @@
+"""Several processes train what one trains: same batches, same noise, same losses, to rounding."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training import tiny
+from vhcr.models import build
+from vhcr.params import TrainingParams
+from vhcr.training.loop import adam, fit
+from vhcr.training.parallel import Workers, join
+from vhcr.training.state import TrainState, read_tensors
+
+TRAIN = tiny.conversations(22, seed=1)
+VALIDATION = tiny.conversations(9, seed=2)
+
+# What each process of a test runs.
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+from tests.training import test_distributed
+test_distributed.work(sys.argv[1], Path(sys.argv[2]))
+"""
+
+
+def settings() -> TrainingParams:
+    # 22 conversations in batches of 7: the last batch has one, which leaves the second process nothing.
+    return tiny.training(batch_conversations=7, num_epochs=3, record_every_steps=1)
+
+
+def new_state(system: str) -> TrainState:
+    torch.set_num_threads(1)
+    model = build(tiny.MODEL, tiny.system(system), tiny.VOCABULARY, seed=3)
+    return TrainState(model, adam(model, settings()), "run")
+
+
+def work(system: str, folder: Path) -> None:
+    """Train as one of several processes."""
+    with join(torch.device("cpu")) as workers:
+        assert workers.size == int(os.environ["WORLD_SIZE"])
+        seen: list[object] = []
+
+        class Watch:
+            def recorded(self, rows: object, words_per_second: float) -> None:
+                seen.append(rows)
+
+            def progress(self, progress: object) -> None:
+                pass
+
+        state = new_state(system)
+        fit(state, TRAIN, VALIDATION, settings(), seed=5, work=folder, observers=[Watch()], workers=workers)
+        state.save(folder / f"end-{workers.rank}.safetensors")
+        assert len(state.position.rows) == len(seen)
+
+
+def run_workers(count: int, system: str, folder: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    common |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, system, str(folder)],
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(count)
+    ]
+    try:
+        assert [process.wait(timeout=120) for process in processes] == [0] * count
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.parametrize("system", ["vhcr-ud"])
+def test_two_processes_train_what_one_trains(tmp_path: Path, system: str) -> None:
+    alone = new_state(system)
+    fit(alone, TRAIN, VALIDATION, settings(), seed=5, work=tmp_path / "alone")
+    run_workers(2, system, tmp_path / "two")
+
+    ends = [read_tensors(tmp_path / "two" / f"end-{rank}.safetensors") for rank in (0, 1)]
+    for name, tensor in ends[0][0].items():
+        assert torch.equal(tensor, ends[1][0][name]), f"{name}: the processes have drifted apart"
+    one, two = alone.position.rows, ends[0][1]["position"]["rows"]
+    assert len(one) == len(two) == 15  # 3 epochs of 4 steps and a validation
+    for mine, theirs in zip(one, two, strict=True):
+        for key, value in mine.items():
+            # 12 updates by Adam let rounding in float32 grow from 1e-7.
+            assert theirs[key] == (pytest.approx(value, rel=2e-5) if isinstance(value, float) else value), key
+    best = read_tensors(tmp_path / "two" / "best.safetensors")[0]
+    for name, tensor in read_tensors(tmp_path / "alone" / "best.safetensors")[0].items():
+        torch.testing.assert_close(best[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 50])
+def test_shares_cover_a_batch_once(size: int) -> None:
+    chosen = np.random.default_rng(0).permutation(22)[:8]
+    shares = [Workers(rank, size).share(chosen) for rank in range(size)]
+    assert sorted(np.concatenate(shares).tolist()) == sorted(chosen.tolist())
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    scored = [
+        index
+        for rank in range(size)
+        for batch in VALIDATION.batches(2, every=size, first=rank)
+        for index in batch.index.tolist()
+    ]
+    assert sorted(scored) == list(range(9))
