@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.models.examples import Conversation, arrays, conversations, packed
+from vhcr import batch as batch_module
 from vhcr.batch import Batch, Conversations, epoch_order, pack
 from vhcr.errors import DataError
 from vhcr.tokenisation.vocabulary import EOS, SOS
@@ -154,12 +155,19 @@ def write(path: Path, of: Any, kind: Callable[[pa.DataType], pa.DataType] = pa.l
     return path
 
 
+@pytest.mark.parametrize("map_above", [0, 10**6])
 @pytest.mark.parametrize("kind", [pa.list_, pa.large_list])
 def test_load_reads_what_was_written_across_row_groups(
-    tmp_path: Path, kind: Callable[[pa.DataType], pa.DataType]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Callable[[pa.DataType], pa.DataType],
+    map_above: int,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(batch_module, "PIECE", 2)
     chosen = conversations([2, 1, 3, 1, 2], seed=3)
-    data = Conversations.load(write(tmp_path / "train.parquet", chosen, kind), vocabulary_size=11)
+    path = write(tmp_path / "train.parquet", chosen, kind)
+    data = Conversations.load(path, vocabulary_size=11, map_above=map_above)
     assert len(data) == 5
     assert list(data.ids) == ["c0", "c1", "c2", "c3", "c4"]
     assert [[words.tolist() for words in data.utterances(number)] for number in range(5)] == chosen
@@ -167,6 +175,27 @@ def test_load_reads_what_was_written_across_row_groups(
     assert data.words_per_conversation.tolist() == [sum(map(len, turns)) for turns in chosen]
     assert data.num_words == sum(len(words) for turns in chosen for words in turns)
     assert unpack(data.batch([3, 0])) == {(3, 0): chosen[3], (0, 0): chosen[0]}
+
+
+def test_a_large_split_is_mapped_and_spooled_once_per_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spool = tmp_path / ".work" / "token_ids"
+    path = write(tmp_path / "train.parquet", GOOD)
+    data = Conversations.load(path, map_above=0)
+    for flat in (data._tokens, data._word_offsets, data._row_offsets):
+        assert isinstance(flat.base, np.memmap)
+    made = {file: file.stat().st_mtime_ns for file in spool.rglob("*")}
+    Conversations.load(path, map_above=0)
+    assert {file: file.stat().st_mtime_ns for file in spool.rglob("*")} == made
+    other = Conversations.load(write(path, GOOD[:1]), map_above=0)
+    assert len(other) == 1
+    assert len(list(spool.iterdir())) == 2
+    write(path, [*GOOD, [[4, 5]]])
+    with pytest.raises(DataError, match="utterance 3 does not end with EOS"):
+        Conversations.load(path, map_above=0)
+    assert len(list(spool.iterdir())) == 2, "what cannot be read leaves nothing behind"
 
 
 def test_batches_cover_every_conversation_once_in_order_of_length() -> None:
@@ -198,11 +227,15 @@ GOOD = [[[4, 3]], [[5, 3], [6, 3]]]
         ([[[4, None, 3]]], "a null where token ids should be"),
     ],
 )
-def test_load_refuses_what_no_model_can_take(tmp_path: Path, content: Any, message: str) -> None:
+def test_load_refuses_what_no_model_can_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Any, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "test.parquet", content)
-    with pytest.raises(DataError, match=message) as caught:
-        Conversations.load(path, vocabulary_size=11)
-    assert str(path) in str(caught.value)
+    for map_above in (0, 10**6):
+        with pytest.raises(DataError, match=message) as caught:
+            Conversations.load(path, vocabulary_size=11, map_above=map_above)
+        assert str(path) in str(caught.value)
 
 
 def test_load_names_a_file_that_is_missing_or_damaged(tmp_path: Path) -> None:

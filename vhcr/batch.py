@@ -11,7 +11,11 @@ all that is alive at a step as one contiguous slice:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,10 +28,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vhcr import layout
 from vhcr.errors import DataError
 from vhcr.tokenisation.vocabulary import EOS, SOS
 
 Ints = NDArray[np.int64]
+
+PIECE = 20_000  # conversations read from a file at a time: some 10 MB
+MAP_ABOVE = 2**26  # bytes of Parquet; Cornell has a tenth of that
+# The flat files that a large split is spooled to.
+SPOOLED = {"tokens": np.int32, "word_offsets": np.int64, "row_offsets": np.int64}
 
 
 @dataclass(frozen=True)
@@ -202,45 +212,29 @@ def _is_lists_of_lists_of_integers(of: pa.DataType) -> bool:
     return bool(pa.types.is_integer(of))
 
 
-class Conversations:
-    """All conversations of one split, as flat arrays; batches are cut from them without a Python loop."""
-
-    def __init__(
-        self, ids: Sequence[str], tokens: NDArray[Any], word_offsets: Ints, row_offsets: Ints
-    ) -> None:
-        self.ids = ids
-        self._tokens = tokens
-        self._word_offsets = word_offsets
-        self._row_offsets = row_offsets
-
-    @classmethod
-    def load(cls, path: Path, vocabulary_size: int | None = None) -> Conversations:
-        """Read ``token_ids/<split>.parquet``.
-
-        Raises:
-            DataError: the file is missing, damaged, empty, or holds ids outside the vocabulary, an empty
-                conversation or an utterance that does not end with EOS.
-        """
-        try:
-            table = pq.read_table(path, columns=["conversation_id", "token_ids"])
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
-        if table.num_rows == 0:
-            raise DataError(f"{path}: holds no conversations")
-        column = table.column("token_ids").combine_chunks()
-        if not _is_lists_of_lists_of_integers(column.type):
-            raise DataError(f"{path}: token_ids are {column.type}, not lists of lists of integers")
+def _pieces(path: Path, vocabulary_size: int | None) -> Iterator[tuple[NDArray[Any], Ints, Ints]]:
+    """A file piece by piece, checked: token ids, words of each utterance, turns of each conversation."""
+    file = pq.ParquetFile(path)
+    file.schema_arrow.field("conversation_id")  # a KeyError where there is none
+    of = file.schema_arrow.field("token_ids").type
+    if not _is_lists_of_lists_of_integers(of):
+        raise DataError(f"{path}: token_ids are {of}, not lists of lists of integers")
+    if file.metadata.num_rows == 0:
+        raise DataError(f"{path}: holds no conversations")
+    utterances_before = 0
+    for piece in file.iter_batches(batch_size=PIECE, columns=["token_ids"]):
+        column = piece.column(0)
         utterances = column.flatten()
         if column.null_count or utterances.null_count or utterances.flatten().null_count:
             raise DataError(f"{path}: holds a null where token ids should be")
-        row_offsets = column.offsets.to_numpy().astype(np.int64)
-        word_offsets = utterances.offsets.to_numpy().astype(np.int64)
-        row_offsets, word_offsets = row_offsets - row_offsets[0], word_offsets - word_offsets[0]
         tokens = utterances.flatten().to_numpy()
-        if np.diff(row_offsets).min() < 1 or np.diff(word_offsets).min() < 1:
+        turns = np.diff(column.offsets.to_numpy()).astype(np.int64)
+        words = np.diff(utterances.offsets.to_numpy()).astype(np.int64)
+        if turns.min() < 1 or words.min() < 1:
             raise DataError(f"{path}: holds an empty conversation or utterance")
-        if not (tokens[word_offsets[1:] - 1] == EOS).all():
-            row = int(np.flatnonzero(tokens[word_offsets[1:] - 1] != EOS)[0])
+        last = tokens[np.cumsum(words) - 1]
+        if not (last == EOS).all():
+            row = utterances_before + int(np.flatnonzero(last != EOS)[0])
             raise DataError(f"{path}: utterance {row} does not end with EOS ({EOS})")
         if vocabulary_size is not None and (tokens.min() < 0 or tokens.max() >= vocabulary_size):
             outside = int(tokens.min()) if tokens.min() < 0 else int(tokens.max())
@@ -248,7 +242,96 @@ class Conversations:
                 f"{path}: holds token id {outside}, but the vocabulary has {vocabulary_size} "
                 "words: the ids were made with another vocabulary"
             )
-        return cls(table.column("conversation_id").to_pylist(), tokens, word_offsets, row_offsets)
+        utterances_before += len(words)
+        yield tokens, words, turns
+
+
+def _spool(pieces: Iterator[tuple[NDArray[Any], Ints, Ints]], folder: Path) -> None:
+    """Write pieces to the flat files of SPOOLED: token ids as they are, and offsets instead of lengths."""
+    with ExitStack() as open_files:
+        files = [open_files.enter_context((folder / name).open("wb")) for name in SPOOLED]
+        totals = [0, 0]
+        for file in files[1:]:
+            np.zeros(1, np.int64).tofile(file)
+        for tokens, *lengths in pieces:
+            tokens.astype(SPOOLED["tokens"]).tofile(files[0])
+            for number, counts in enumerate(lengths):
+                offsets = totals[number] + np.cumsum(counts)
+                offsets.astype(np.int64).tofile(files[1 + number])
+                totals[number] = int(offsets[-1])
+
+
+class Conversations:
+    """All conversations of one split, as flat arrays; batches are cut from them without a Python loop."""
+
+    def __init__(
+        self,
+        ids: Sequence[str] | Callable[[], Sequence[str]],
+        tokens: NDArray[Any],
+        word_offsets: Ints,
+        row_offsets: Ints,
+    ) -> None:
+        self._ids = ids
+        self._tokens = tokens
+        self._word_offsets = word_offsets
+        self._row_offsets = row_offsets
+
+    @classmethod
+    def load(
+        cls, path: Path, vocabulary_size: int | None = None, map_above: int = MAP_ABOVE
+    ) -> Conversations:
+        """Read ``token_ids/<split>.parquet``.
+
+        A file of more than ``map_above`` bytes is spooled once, piece by piece, to flat files beside the
+        work in progress, and mapped from there: memory then does not grow with the corpus.
+
+        Raises:
+            DataError: the file is missing, damaged, empty, or holds ids outside the vocabulary, an empty
+                conversation or an utterance that does not end with EOS.
+        """
+        try:
+            if path.stat().st_size > map_above:
+                return cls._mapped(path, vocabulary_size)
+            pieces = list(_pieces(path, vocabulary_size))
+            ids = pq.read_table(path, columns=["conversation_id"]).column("conversation_id").to_pylist()
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
+        tokens, words, turns = (np.concatenate(column) for column in zip(*pieces, strict=True))
+        return cls(ids, tokens, _offsets(words), _offsets(turns))
+
+    @classmethod
+    def _mapped(cls, path: Path, vocabulary_size: int | None) -> Conversations:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        folder = layout.WORK / "token_ids" / f"{digest}-{vocabulary_size}"
+        if not folder.exists():
+            temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+            temporary.mkdir(parents=True)
+            try:
+                _spool(_pieces(path, vocabulary_size), temporary)
+                with suppress(FileExistsError, NotADirectoryError):
+                    temporary.rename(folder)
+            except OSError:
+                if not folder.exists():  # another process may have been quicker
+                    raise
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+        def ids() -> Sequence[str]:
+            found: list[str] = (
+                pq.read_table(path, columns=["conversation_id"]).column("conversation_id").to_pylist()
+            )
+            return found
+
+        tokens, words, turns = (
+            np.asarray(np.memmap(folder / name, dtype, mode="r")) for name, dtype in SPOOLED.items()
+        )
+        return cls(ids, tokens, words, turns)
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The name of each conversation; read from the file where the rest is mapped."""
+        return self._ids() if callable(self._ids) else self._ids
 
     def __len__(self) -> int:
         return len(self._row_offsets) - 1
