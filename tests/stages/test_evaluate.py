@@ -1,0 +1,141 @@
+"""Stage evaluate: every number of a report's row, from files alone, the same each time."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.stages import project
+from vhcr import layout
+from vhcr.errors import DataError
+from vhcr.stages import evaluate, train
+from vhcr.tokenisation.vocabulary import Vocabulary
+
+SYSTEMS = ("hred", "vhcr-ud")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A project with two trained systems and random word vectors; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("VHCR_MLFLOW", "off")
+        params = project.make(folder, training={**project.SMALL["training"], "num_epochs": 1})
+        project.prepare(params)
+        write_vectors(layout.embeddings("toy") / "vectors.bin")
+        for system in SYSTEMS:
+            train.run(params, "toy", system, 0)
+    return folder, params
+
+
+@pytest.fixture
+def params(trained, tmp_path, monkeypatch):
+    folder, params = trained
+    shutil.copytree(folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setenv("VHCR_MLFLOW", "off")
+    return params
+
+
+def write_vectors(path):
+    words = Vocabulary.load(layout.tokenised("toy") / "vocabulary.parquet").words[4:]
+    random = np.random.default_rng(0)
+    path.parent.mkdir(parents=True)
+    with path.open("wb") as file:
+        file.write(f"{len(words)} 4\n".encode())
+        for word in words:
+            file.write(word.encode() + b" " + random.standard_normal(4).astype("<f4").tobytes() + b"\n")
+
+
+def run(params, system):
+    evaluate.run(params, "toy", system, 0)
+    folder = layout.evaluated("toy", system, 0)
+    return folder, json.loads((folder / "metrics.json").read_text())
+
+
+def test_rows_add_up_to_the_metrics_and_equal_runs_give_equal_bytes(params):
+    folder, metrics = run(params, "vhcr-ud")
+    table = pq.read_table(folder / "conversations.parquet").to_pandas()
+    assert len(table) == metrics["num_conversations"]
+    assert metrics["num_words"] == table["num_words"].sum()
+    assert metrics["nll_per_word"] == pytest.approx(table["nll"].sum() / table["num_words"].sum())
+    assert metrics["nll_per_word"] == pytest.approx(
+        metrics["reconstruction_per_word"] + metrics["kl_per_word"]
+    )
+    assert metrics["perplexity"] == pytest.approx(np.exp(metrics["nll_per_word"]))
+    assert not metrics["bound_is_exact"]
+    bounds = metrics["importance_weighted_nll_per_word"]
+    assert list(bounds) == ["1", "2", "5"]
+    assert (
+        table["importance_weighted_nll"].notna().sum() == metrics["importance_bound_num_conversations"] == 5
+    )
+    first = {name: (folder / name).read_bytes() for name in ("metrics.json", "responses.parquet")}
+    shutil.rmtree(folder)
+    run(params, "vhcr-ud")
+    assert {name: (folder / name).read_bytes() for name in first} == first
+
+
+def test_responses_answer_the_contexts_that_go_on_long_enough(params):
+    folder, metrics = run(params, "hred")
+    table = pq.read_table(folder / "responses.parquet").to_pandas()
+    turns = pq.read_table(layout.tokenised("toy") / "conversations.parquet").to_pandas()
+    turns = turns[turns["split"] == "test"].set_index("conversation_id")["num_turns"]
+    for length in (1, 3):
+        asked = table[table["num_response_turns"] == length]
+        assert set(asked["conversation_id"]) == set(turns.index[turns >= 1 + length])
+        assert set(asked.groupby("conversation_id").size()) == {length}
+        kept = metrics["responses"][str(length)]
+        assert kept["num_pairs"] + kept["num_dropped"] == len(asked)
+    said = pq.read_table(layout.tokenised("toy") / "utterances.parquet").to_pandas()
+    known = Vocabulary.load(layout.tokenised("toy") / "vocabulary.parquet")
+    said = said.set_index(["conversation_id", "turn"])["words"]
+    said = said.map(lambda words: " ".join(word if word in known else "<unk>" for word in words))
+    row = table[table["num_response_turns"] == 3].iloc[1]
+    assert list(row["context"]) == [said[row["conversation_id"], 0]]
+    assert row["reference"] == said[row["conversation_id"], 1 + row["turn"]]
+
+
+def test_the_same_first_response_whatever_the_number_of_turns(params):
+    folder, _ = run(params, "vhcr-ud")
+    table = pq.read_table(folder / "responses.parquet").to_pandas()
+    first = table[table["turn"] == 0].groupby("conversation_id")["response"].nunique()
+    assert (first == 1).all()
+
+
+def test_hred_has_an_exact_likelihood_and_no_latent_diagnostics(params):
+    _, metrics = run(params, "hred")
+    assert metrics["bound_is_exact"]
+    assert metrics["kl_per_word"] == 0.0
+    assert "active_units_utt" not in metrics["diagnostics"]
+    assert set(metrics["diagnostics"]["probe"]["topic"]) == {"chance", "num_test", "h_cxt"}
+
+
+def test_probes_read_every_label_from_every_representation(params):
+    _, metrics = run(params, "vhcr-ud")
+    found = metrics["diagnostics"]["probe"]
+    assert {"topic", "tone", "act"} <= set(found)
+    assert {"z_conv", "h_cxt"} <= set(found["topic"])
+    assert {"z_utt", "h_cxt"} <= set(found["act"])
+
+
+def test_a_run_of_other_data_is_refused(params):
+    manifest = layout.tokenised("toy") / "manifest.json"
+    layout.write_json(manifest, {**json.loads(manifest.read_text()), "data_hash": "0" * 64})
+    with pytest.raises(DataError, match="trained on data"):
+        evaluate.run(params, "toy", "hred", 0)
+
+
+def test_missing_word_vectors_are_named(params):
+    (layout.embeddings("toy") / "vectors.bin").unlink()
+    with pytest.raises(DataError, match=r"vectors\.bin"):
+        evaluate.run(params, "toy", "hred", 0)
+
+
+def test_corrupted_parquet_is_named(params):
+    path = layout.tokenised("toy") / "token_ids" / "test.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"test\.parquet"):
+        evaluate.run(params, "toy", "hred", 0)
