@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import pytest
 import torch
 from torch import Tensor
@@ -57,7 +60,7 @@ def test_gradients_agree_with_finite_differences(weights: str) -> None:
     arguments = (hidden, layer.linear.weight, layer.linear.bias)
     assert torch.autograd.gradcheck(
         lambda *given: (
-            projection._ChunkedCrossEntropy.apply(*given, targets, 3, torch.float64) * UPSTREAM[weights]
+            projection._ChunkedCrossEntropy.apply(*given, targets, 3, torch.float64, True) * UPSTREAM[weights]
         ),
         arguments,
     )
@@ -124,3 +127,19 @@ def test_logits_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     largest = max(event.self_cpu_memory_usage for event in profile.events())
     # One operation allocates at most one chunk of logits, or a gradient of the weights.
     assert largest <= 4 * max(chunk * vocabulary, vocabulary * HIDDEN)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_scoring_computes_no_gradient(mode: Callable[[], AbstractContextManager[None]]) -> None:
+    """Evaluation once paid for the gradients of 20,000 words, three times the work, and threw them away."""
+    layer, hidden, targets = layer_and_words()
+
+    def products() -> int:
+        with torch.profiler.profile() as profile:
+            errors = layer(hidden, targets)
+        torch.testing.assert_close(errors, library(layer, hidden, targets))
+        return sum("mm" in event.name for event in profile.events())
+
+    assert products() >= 3
+    with mode():
+        assert products() == 1

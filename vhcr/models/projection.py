@@ -22,7 +22,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     The gradient is computed while the logits of a chunk are there, as if every word counted once. The
     backward pass scales it, which is exact when all words count alike (a mean or a sum, the usual case);
-    otherwise it computes the logits again with the true weights. Products are computed in ``dtype``, all
+    otherwise it computes the logits again with the true weights. Without ``wanted`` there is no gradient to
+    come, and none is computed. Products are computed in ``dtype``, all
     else in the type of the hidden states.
     """
 
@@ -35,8 +36,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         chunk: int,
         dtype: torch.dtype,
+        wanted: bool,
     ) -> Tensor:
-        wanted = any(ctx.needs_input_grad[:3])
         errors = hidden.new_empty(hidden.shape[0])
         grad_hidden = torch.empty_like(hidden) if wanted else None
         grad_weight = torch.zeros_like(weight) if wanted else None
@@ -61,7 +62,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_errors: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
-        nothing = (None, None, None)
+        nothing = (None,) * 4
         if len(grad_errors) == 0:  # what is there is zero already
             return grad_hidden, grad_weight, grad_bias, *nothing
         first_grad = grad_errors[:1]
@@ -109,9 +110,12 @@ class OutputLayer(nn.Module):
         chunk = max(1, at_once // self.linear.out_features)
         chunk = -(-len(hidden) // max(1, -(-len(hidden) // chunk)))  # as few chunks, but of like size
         hidden, dtype = at_least_float32(hidden), product_dtype(hidden)
+        # Asked here: within the function gradients are always off, and what it is told of its inputs is
+        # that they could have some.
+        wanted = torch.is_grad_enabled() and (hidden.requires_grad or self.linear.weight.requires_grad)
         with torch.autocast(hidden.device.type, enabled=False):
             errors: Tensor = _ChunkedCrossEntropy.apply(
-                hidden, self.linear.weight, self.linear.bias, targets, max(1, chunk), dtype
+                hidden, self.linear.weight, self.linear.bias, targets, max(1, chunk), dtype, wanted
             )
         return errors
 
