@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vhcr.evaluation.statistics import MeanAndDeviation, mean_and_deviation
 from vhcr.report.claims import signed
@@ -353,6 +354,21 @@ def _conv_share(run: Run) -> float | None:
     return conv / total if conv and total else None
 
 
+def _vectors(embeddings: Mapping[str, Any]) -> str:
+    """Which word vectors our own scores come from: scores by other vectors are not comparable."""
+    if not embeddings:
+        return ""
+    own = embeddings.get("source") == "corpus"
+    named = (
+        "word2vec trained on the training split"
+        if own
+        else str(embeddings.get("origin", "vectors from a file"))
+    )
+    coverage = number(embeddings, "token_coverage")
+    known = "" if coverage is None else f", which know {coverage:.1%} of the test split's words"
+    return f"Our vectors: {named}{known}."
+
+
 def _response_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
     ours = paper.corpus is not None
     columns = []
@@ -369,7 +385,7 @@ def _response_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
         "Table 3: embedding metrics",
         "Similarity of responses to what was really said, by the definition of the paper's program: greedy "
         "matching from each reference word; pairs without a known word on either side dropped. Mean over "
-        f"turns. {_BEST} {paper.note(3)}".strip(),
+        f"turns. {_vectors(evidence.results.embeddings)} {_BEST} {paper.note(3)}".strip(),
         columns,
         paper=paper,
         table=3,
