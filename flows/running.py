@@ -150,10 +150,30 @@ def stop(pid: int) -> None:
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.terminate()
-    _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
-    for member in alive:
+    deadline = time.monotonic() + STOP_SECONDS
+    while any(map(_alive, family)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for member in filter(_alive, family):
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
+
+
+def _alive(process: psutil.Process) -> bool:
+    """Whether it still runs. psutil's own wait would take the exit status away from whoever waits for it,
+    who would then read 0: a stage that was stopped would count as done.
+    """
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _alive(member: psutil.Process) -> bool:
+    """Whether a process still runs. To wait for it would take its status away from whoever started it."""
+    try:
+        return member.is_running() and bool(member.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def stop_all() -> None:

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "tokenisation": FILES | {"corpora"},
     "validation": FILES | {"tokenisation"},
     "embeddings": FILES | {"tokenisation"},
-    "batch": EVERYWHERE | {"tokenisation"},
+    "batch": FILES | {"tokenisation"},
     "models": EVERYWHERE | {"batch", "tokenisation"},  # the id of UNK, which drops put in
     "generation": EVERYWHERE | {"batch", "models", "tokenisation", "training"},
     "evaluation": EVERYWHERE | {"batch", "models"},

@@ -115,6 +115,7 @@ def test_a_command_ends_with_a_killed_parent(tmp_path: Path, start: Start) -> No
 
 
 def test_stop_all_ends_what_other_threads_run() -> None:
+    """Once the one who stopped it took its exit status, and the other read 0: done."""
     lines: list[str] = []
     statuses: list[int] = []
 
