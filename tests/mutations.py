@@ -27,6 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+LIMIT = 900  # seconds for one run of tests
+STALLED = -1  # the status of one that took longer: it has caught nothing
 COPIED = ("vhcr", "tests", "docs", "params.yaml", "pyproject.toml")
 MODELS = "tests/models/"
 ORACLE = MODELS + "test_oracle.py"
@@ -266,9 +268,12 @@ def pytest_in(folder: Path, tests: tuple[str, ...]) -> tuple[int, str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT
+        )
+    except subprocess.TimeoutExpired:
+        return STALLED, f"(no verdict in {LIMIT} s)", f"no verdict in {LIMIT} s"
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     first = failed[0].split(" ")[1] if failed else ""
     return done.returncode, first, done.stdout + done.stderr
@@ -295,9 +300,9 @@ def attempt(mutation: Mutation) -> Result:
             path.read_text(encoding="utf-8").replace(mutation.old, mutation.new), encoding="utf-8"
         )
         status, first, output = pytest_in(folder, mutation.tests)
-    if status not in (0, 1, 2):  # passed, failed, could not even be collected
+    if status not in (0, 1, 2, STALLED):  # passed, failed, could not even be collected
         raise RuntimeError(f"{mutation.name}: pytest ended with status {status}:\n{output}")
-    return Result(mutation.name, mutation.file, status != 0, first, round(time.monotonic() - began, 1))
+    return Result(mutation.name, mutation.file, status in (1, 2), first, round(time.monotonic() - began, 1))
 
 
 def healthy(chosen: list[Mutation]) -> str | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vhcr.models import projection
 from vhcr.models.projection import OutputLayer
@@ -105,6 +107,21 @@ def test_log_probs_are_the_same_distribution() -> None:
     torch.testing.assert_close(-log_probs.gather(1, targets[:, None])[:, 0], layer(hidden, targets))
 
 
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that any operation made, backward pass included."""
+
+    numel = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(tensor, Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return made
+
+
 def test_logits_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the size of the logits survives the forward pass, and a chunk is all that ever is."""
     words, vocabulary, chunk = 64, 512, 4
@@ -119,14 +136,13 @@ def test_logits_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         return saved
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
-        errors = layer(hidden, targets)
+        layer(hidden, targets)
     assert max(kept) <= vocabulary * HIDDEN < words * vocabulary
-    with torch.profiler.profile(profile_memory=True) as profile:
-        errors = layer(hidden, targets)
-        errors.mean().backward()
-    largest = max(event.self_cpu_memory_usage for event in profile.events())
-    # One operation allocates at most one chunk of logits, or a gradient of the weights.
-    assert largest <= 4 * max(chunk * vocabulary, vocabulary * HIDDEN)
+    for weights in (torch.ones(words), torch.arange(float(words))):
+        with Largest() as seen:
+            (layer(hidden, targets) * weights).sum().backward()
+        # One operation makes at most one chunk of logits, or a gradient of the weights.
+        assert chunk * vocabulary <= seen.numel <= max(chunk * vocabulary, vocabulary * HIDDEN)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

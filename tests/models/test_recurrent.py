@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
@@ -97,7 +98,7 @@ def test_inputs_heard_many_times_are_inputs_repeated(sizes: tuple[int, ...], bot
         rectangle = (sizes[0],) * length
         index = torch.arange(sizes[0] * length) % 3
         mirrored = torch.arange(length * sizes[0]).view(length, -1).flip(0).flatten()
-        rest = (rectangle, mirrored, torch.arange(sizes[0]) + (length - 1) * sizes[0])
+        rest: tuple[Any, ...] = (rectangle, mirrored, torch.arange(sizes[0]) + (length - 1) * sizes[0])
     else:
         network, rest = seeded(GRULayer, INPUT, HIDDEN), (randn(1, sizes[0], HIDDEN), sizes)
     shared, repeated = network(table, *rest, index), network(table[index], *rest)
