@@ -1,0 +1,106 @@
+"""The two implementations on the same batches, from the same parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from benchmarks.baseline import Baseline, PaddedBatch
+from vhcr.batch import Batch, Conversations
+from vhcr.models import VHCR, build
+from vhcr.params import CorpusParams, Params, TrainingParams
+from vhcr.training.loop import adam, train_step
+from vhcr.training.state import TrainState
+
+SYSTEM = "vhcr-ud"
+# Presets by name: the sizes of a corpus in params.yaml and how many words to pretend there are.
+PRESETS = {"toy": 600, "cornell-small": 8000, "cornell": 20000}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured: a preset of params.yaml on some conversations."""
+
+    preset: str
+    corpus: CorpusParams
+    vocabulary_size: int
+    batch_conversations: int
+
+    @classmethod
+    def of(cls, preset: str, params: Params | None = None) -> Setting:
+        """A preset by its name."""
+        corpus = (params or Params.load()).corpus(preset)
+        return cls(preset, corpus, PRESETS[preset], corpus.training.batch_conversations)
+
+    def describe(self, data: str) -> dict[str, object]:
+        """For the record."""
+        return {
+            "system": SYSTEM,
+            "preset": self.preset,
+            "model": self.corpus.model.model_dump(),
+            "vocabulary_size": self.vocabulary_size,
+            "batch_conversations": self.batch_conversations,
+            "data": data,
+        }
+
+    def model(self, device: str = "cpu") -> VHCR:
+        """The model, always from the same seed, in training mode."""
+        system = Params.load().system(SYSTEM)
+        model = build(self.corpus.model, system, self.vocabulary_size, seed=0).to(device)
+        assert isinstance(model, VHCR)
+        return model.train()
+
+
+class Chosen:
+    """Random batches of a split, the same for all."""
+
+    def __init__(self, data: Conversations, size: int, device: str = "cpu", seed: int = 0) -> None:
+        self._data, self._size, self._device = data, size, device
+        self._order = np.random.default_rng(seed).permutation(len(data))
+
+    def indices(self, number: int) -> list[int]:
+        """The conversations of batch ``number``."""
+        first = number * self._size % (len(self._data) - self._size + 1)
+        return [int(index) for index in self._order[first : first + self._size]]
+
+    def packed(self, number: int) -> Batch:
+        """As our models take them."""
+        return self._data.batch(self.indices(number)).to(self._device)
+
+    def padded(self, number: int) -> PaddedBatch:
+        """As the baseline takes them."""
+        return PaddedBatch.of(self._data, self.indices(number)).to(self._device)
+
+
+class Fast:
+    """Our training step, packing of the batch included."""
+
+    def __init__(
+        self, setting: Setting, chosen: Chosen, device: str = "cpu", precision: str = "float32"
+    ) -> None:
+        values = {**setting.corpus.training.model_dump(), "precision": precision}
+        self._params = TrainingParams.model_validate(values)
+        self._chosen = chosen
+        model = setting.model(device)
+        self._state = TrainState(model, adam(model, self._params), "benchmark")
+        self._state.position.step = self._params.kl_annealing_steps  # the KL counts fully
+        self.words = 0
+
+    def __call__(self, number: int) -> None:
+        """One step on batch ``number``."""
+        self.words = train_step(self._state, self._chosen.packed(number), self._params, seed=0).num_words
+
+
+class Plain:
+    """The baseline's training step, padding of the batch included."""
+
+    def __init__(self, setting: Setting, chosen: Chosen, device: str = "cpu", *, pad_turns: bool) -> None:
+        self._model = Baseline(setting.model(), pad_turns=pad_turns).to(device).train()
+        self._optimiser = torch.optim.Adam(self._model.parameters(), setting.corpus.training.learning_rate)
+        self._chosen = chosen
+
+    def __call__(self, number: int) -> None:
+        """One step on batch ``number``."""
+        float(self._model.train_step(self._optimiser, self._chosen.padded(number), 1.0))

@@ -1,0 +1,166 @@
+"""Parts about trained models: the importance-weighted bound, and decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from benchmarks.baseline import Baseline, PaddedBatch
+from benchmarks.contestants import Chosen, Setting
+from benchmarks.data import conversations
+from benchmarks.measure import Clock, Part, alternate
+from vhcr.batch import Conversations
+from vhcr.evaluation.likelihood import log_weights
+from vhcr.generation.respond import Responder
+from vhcr.models import VHCR, Noise
+from vhcr.models.gaussian import sampled_kl
+from vhcr.models.objective import elbo
+from vhcr.params import GenerationParams, Params
+from vhcr.tokenisation.vocabulary import EOS
+
+
+def importance(
+    preset: str, repeats: int, clock: Clock, num_conversations: int = 16, num_samples: int = 100
+) -> Part:
+    """The importance-weighted bound with many samples at once, against as many separate passes.
+
+    Separate passes are timed on some of the samples only and scaled up.
+    """
+    setting = Setting.of(preset)
+    data, name = conversations("test", setting.vocabulary_size)
+    settings = {"conversations": num_conversations, "samples": num_samples, "clock": clock.kind}
+    part = Part(f"importance-{preset}", {**setting.describe(name), **settings})
+    model = setting.model().eval()
+    plain = Baseline(model, pad_turns=True).eval()
+    tight = Baseline(model, pad_turns=False).eval()
+    rng = np.random.default_rng(0)
+    chosen = [int(index) for index in rng.choice(len(data), num_conversations, replace=False)]
+    few = 2
+
+    def passes(number: int) -> None:
+        with torch.inference_mode():
+            for sample in range(few):
+                batch = data.batch(chosen, 1, number * few + sample)
+                elbo(model(batch, Noise(0), divergence=sampled_kl))
+
+    def plain_passes(baseline: Baseline) -> None:
+        with torch.inference_mode():
+            for _ in range(few):
+                baseline(PaddedBatch.of(data, chosen))
+
+    seconds = alternate(
+        {
+            "ours": lambda number: log_weights(model, data, chosen, num_samples, seed=number),
+            "separate": passes,
+            "padded": lambda _: plain_passes(plain),
+            "tight": lambda _: plain_passes(tight),
+        },
+        repeats,
+        clock,
+        warm_up=0,
+    )
+    rows = (
+        ("separate", "separate passes of our model", ""),
+        ("padded", "separate passes of the baseline", "≥ 10"),
+        ("tight", "separate passes of the baseline, real turns only", ""),
+    )
+    for kind, what, target in rows:
+        theirs = seconds[kind] * num_samples / few
+        part.add(
+            f"K = {num_samples} against {what}",
+            seconds["ours"],
+            "s",
+            baseline=theirs,
+            ratio=theirs / seconds["ours"],
+            target=target,
+        )
+    return part
+
+
+def talkative(model: VHCR, respond: Callable[[], Sequence[Sequence[int]]], mean_words: float = 8.0) -> None:
+    """Make an untrained model end its utterances about when a trained one does.
+
+    The row of EOS is made larger, so that its logit swings from word to word and from context to context,
+    and its bias is then found by bisection.
+    """
+    layer = model.decoder.output.linear
+    low, high = -100.0, 100.0
+    with torch.no_grad():
+        layer.weight[EOS] *= 20.0
+        for _ in range(20):
+            layer.bias[EOS] = (low + high) / 2
+            if np.mean([len(ids) for ids in respond()]) > mean_words:
+                low = (low + high) / 2
+            else:
+                high = (low + high) / 2
+
+
+def decoding(preset: str, repeats: int, clock: Clock, num_contexts: int = 320) -> Part:
+    """Greedy responses to first turns of the test split, against the baseline's; beam 5 against greedy."""
+    setting = Setting.of(preset)
+    data, name = conversations("test", setting.vocabulary_size)
+    part = Part(
+        f"decoding-{preset}", {**setting.describe(name), "contexts": num_contexts, "clock": clock.kind}
+    )
+    model = setting.model().eval()
+    some = Chosen(data, num_contexts)
+    generation = Params.load().corpus(preset).generation
+    contexts = [data.utterances(index)[:1] for index in some.indices(0)]
+    firsts = _first_turns(contexts)
+
+    def respond(strategy: str, count: int = num_contexts) -> list[list[int]]:
+        params = GenerationParams.model_validate({**generation.model_dump(), "strategy": strategy})
+        responder = Responder(model, params, Noise(0), latent_scale=0.0, want_log_probs=False)
+        return [turns[0] for turns in responder.respond(contexts[:count]).token_ids]
+
+    talkative(model, lambda: respond("greedy", 40))
+    plain = Baseline(model, pad_turns=True).eval()
+
+    def plain_respond() -> list[list[int]]:
+        size = setting.batch_conversations
+        return [
+            response
+            for first in range(0, num_contexts, size)
+            for response in plain.respond(PaddedBatch.of(firsts, list(range(first, first + size))))
+        ]
+
+    said = respond("greedy")
+    lengths = np.array([len(ids) for ids in said])
+    same = float(np.mean([a == b for a, b in zip(said, plain_respond(), strict=True)]))
+    seconds = alternate(
+        {
+            "greedy": lambda _: respond("greedy"),
+            "beam": lambda _: respond("beam"),
+            "plain": lambda _: plain_respond(),
+        },
+        repeats,
+        clock,
+        warm_up=0,
+    )
+    part.add(
+        f"greedy responses to {num_contexts} contexts",
+        seconds["greedy"],
+        "s",
+        baseline=seconds["plain"],
+        ratio=seconds["plain"] / seconds["greedy"],
+        target="≥ 10",
+        note=f"{100 * same:.0f} % equal; {lengths.mean():.1f} ± {lengths.std():.1f} words",
+    )
+    part.add(
+        "beam of 5, times greedy",
+        seconds["beam"] / seconds["greedy"],
+        "x",
+        target="≤ 4",
+    )
+    return part
+
+
+def _first_turns(contexts: list[list[np.ndarray]]) -> Conversations:
+    """The contexts as a data set of their own."""
+    tokens = np.concatenate([turns[0] for turns in contexts])
+    words = np.array([len(turns[0]) for turns in contexts], dtype=np.int64)
+    offsets = np.concatenate([[0], np.cumsum(words)])
+    ids = [f"c{number}" for number in range(len(contexts))]
+    return Conversations(ids, tokens, offsets, np.arange(len(contexts) + 1, dtype=np.int64))

@@ -1,0 +1,184 @@
+"""The baseline computes what the models compute, and the benchmarks say what they measured."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks import __main__ as command
+from benchmarks import data as data_module
+from benchmarks import limit, training
+from benchmarks.baseline import Baseline, PaddedBatch
+from benchmarks.contestants import Chosen, Setting
+from benchmarks.limit import model_flops
+from benchmarks.measure import Clock, alternate
+from tests.training import tiny
+from vhcr.batch import Conversations
+from vhcr.generation.respond import Responder
+from vhcr.models import VHCR, Noise, build
+from vhcr.models.gaussian import draw_posterior_mean
+from vhcr.models.objective import loss
+from vhcr.params import GenerationParams
+
+DATA = tiny.conversations(12, seed=4)
+CHOSEN = [3, 0, 7, 8, 5]
+
+
+def pair(pad_turns: bool, **changes: object) -> tuple[VHCR, Baseline]:
+    """The model and the baseline with equal weights, both in float64."""
+    fast = build(tiny.MODEL, tiny.system("vhcr-ud", **changes), tiny.VOCABULARY, seed=1).double()
+    assert isinstance(fast, VHCR)
+    return fast, Baseline(fast, pad_turns=pad_turns).double()
+
+
+@pytest.mark.parametrize("pad_turns", [True, False])
+@pytest.mark.parametrize("drop", [0.0, 1.0])
+def test_baseline_reaches_the_same_loss_and_gradients(pad_turns: bool, drop: float) -> None:
+    """With drops off, or with every utterance dropped; latents at their means."""
+    fast, plain = pair(pad_turns, utterance_drop=max(drop, 1e-9))
+    fast.train()
+    plain.train()
+    mine = loss(fast(DATA.batch(CHOSEN), Noise(0), draw=draw_posterior_mean), 0.7, 0.0)
+    theirs = plain.loss(PaddedBatch.of(DATA, CHOSEN), 0.7, sample=False)
+    torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=0.0)
+    mine.backward()
+    theirs.backward()
+    pairs = [
+        (fast.embedding.weight, plain.embedding.weight),
+        (fast.decoder.output.linear.weight, plain.output.weight),
+        (fast.encoder.rnn.backwards[0].weight_hh, plain.encoder_back.weight_hh),
+        (fast.conversation_encoder.rnn.forwards[0].weight_ih, plain.conversation_ahead.weight_ih),
+        (fast.context.rnn.layers[0].bias_hh, plain.context.bias_hh),
+        (fast.prior_mlp.var.weight, plain.prior_utt.var.weight),
+    ]
+    if drop:
+        pairs.append((fast.h_unk, plain.h_unk))
+    for ours, others in pairs:
+        torch.testing.assert_close(ours.grad, others.grad, rtol=1e-9, atol=1e-14)
+
+
+def test_baseline_responds_alike() -> None:
+    fast, plain = pair(pad_turns=True)
+    with torch.no_grad():
+        for parameter in fast.parameters():
+            parameter.mul_(3.0)  # so that not every context gets the same words
+    plain.load(fast)
+    params = GenerationParams.model_validate(tiny.PARAMS.corpus("toy").generation.model_dump())
+    responder = Responder(fast.eval(), params, Noise(0), latent_scale=0.0)
+    said = [turns[0] for turns in responder.respond([DATA.utterances(i) for i in CHOSEN]).token_ids]
+    assert said == plain.eval().respond(PaddedBatch.of(DATA, CHOSEN))
+    assert len({tuple(words) for words in said}) > 1
+
+
+class Products(TorchDispatchMode):
+    """Counts the floating-point operations of matrix products as they are done."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("mm", "addmm", "addmm_"):
+            a, b = args[-2:]
+            self.flops += 2 * a.shape[0] * a.shape[1] * b.shape[1]
+        return func(*args, **(kwargs or {}))
+
+
+def test_operations_are_counted_as_they_are_done() -> None:
+    setting = Setting.of("toy")
+    batch = data_module.synthetic(80, setting.vocabulary_size).batch(range(40))
+    model = setting.model()
+    with Products() as counted:
+        loss(model(batch, Noise(0)), 1.0, 0.0).backward()
+    # f_cxt does not hear the last utterance, which the count takes for one like the others.
+    assert model_flops(setting.corpus.model, batch, setting.vocabulary_size) == pytest.approx(
+        counted.flops, rel=0.02
+    )
+
+
+def test_rounds_alternate_and_the_first_does_not_count() -> None:
+    calls: list[tuple[str, int]] = []
+    contestants = {
+        "a": lambda number: calls.append(("a", number)),
+        "b": lambda number: calls.append(("b", number)),
+    }
+    seconds = alternate(contestants, repeats=2, clock=Clock())
+    assert calls == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert set(seconds) == {"a", "b"}
+
+
+def test_invented_conversations_have_cornells_lengths() -> None:
+    data = data_module.synthetic(4000, 500)
+    words, turns = data.num_words / data.num_turns.sum(), data.num_turns.mean()
+    assert words == pytest.approx(12.6, abs=0.3)
+    assert turns == pytest.approx(3.5, abs=0.15)
+    assert max(data.num_turns) == 10
+    batch = data.batch(range(50))
+    assert int(batch.num_words.max()) <= 30
+    assert int(batch.token_ids.max()) < 500
+
+
+def small(split: str, vocabulary_size: int) -> tuple[Conversations, str]:
+    return data_module.synthetic({"train": 400}.get(split, 330), vocabulary_size), "invented"
+
+
+def test_command_prints_a_table_and_writes_what_it_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(training, "conversations", small)
+    monkeypatch.setattr(training, "peak", partial(limit.peak, size=256))
+    monkeypatch.setenv("COLUMNS", "200")
+    out = ["--out", str(tmp_path), "--preset", "toy", "--repeats", "1", "--threads", "1"]
+    try:
+        command.main(["train-step", *out])
+    finally:
+        torch.set_num_threads(threads)
+    assert "training step against baseline" in capsys.readouterr().out
+    written = json.loads((tmp_path / "train-step-toy.json").read_text(encoding="utf-8"))
+    assert written["settings"]["data"] == "invented"
+    assert written["settings"]["threads"] == 1
+    assert written["machine"]["cores"] >= 1
+    assert "torch" in written["versions"]
+    figures = {figure["what"]: figure for figure in written["figures"]}
+    step = figures["training step against baseline"]
+    assert step["ratio"] == pytest.approx(step["baseline"] / step["value"])
+    assert 0.0 < figures["share of the limit"]["value"] < 100.0
+    assert not {"hostname", "path"} & set(written["machine"])
+
+
+def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["train-stop"])
+    assert "'train-stop' is no part; known: limit, train-step" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_peak_memory_is_a_quarter_of_the_baselines() -> None:
+    """At a moderate size, where the activations count and not the libraries' own memory."""
+    part = training.memory("cornell-small")
+    ratios = {figure.what: figure.ratio for figure in part.figures}
+    ratio = ratios["peak memory of training against baseline"]
+    assert ratio is not None
+    assert ratio >= 4.0
+
+
+@pytest.mark.slow
+def test_training_step_is_faster_than_the_baseline() -> None:
+    """A guard against losing it by accident: a third of what an idle machine shows."""
+    part = training.train_step("toy", repeats=3, clock=Clock("cpu"))
+    ratio = part.figures[0].ratio
+    assert ratio is not None
+    assert ratio >= 2.0
+
+
+def test_chosen_batches_are_the_same_conversations_for_all() -> None:
+    chosen = Chosen(DATA, 4)
+    packed, padded = chosen.packed(1), chosen.padded(1)
+    assert sorted(packed.index.tolist()) == sorted(chosen.indices(1))
+    assert len(packed.token_ids) == int(padded.num_words.sum())
