@@ -106,7 +106,7 @@ def test_killed_at_random_moments_a_run_still_ends_in_the_same_bits(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VHCR_MLFLOW", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    project.prepare(project.make(tmp_path))
+    project.prepare(project.make(tmp_path, training={**project.SMALL["training"], "num_epochs": 30}))
     command = [
         sys.executable,
         "-m",
@@ -130,13 +130,13 @@ def test_killed_at_random_moments_a_run_still_ends_in_the_same_bits(tmp_path, mo
     shutil.rmtree(folder)
 
     draw, kills = random.Random(7), 0
-    while kills < 4:
+    for _ in range(4):
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         states = lambda: list((layout.WORK / "train").glob("*/state.safetensors"))  # noqa: E731
         while not states() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(draw.uniform(0.0, 0.25))
+        time.sleep(draw.uniform(0.0, 0.5))
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             process.wait()

@@ -11,6 +11,7 @@ from vhcr.errors import CheckpointError, TrainingError
 from vhcr.models import build
 from vhcr.training import state as state_module
 from vhcr.training.loop import Interrupted, Progress, fit
+from vhcr.training.run import curves_csv
 from vhcr.training.state import TrainState, read_tensors
 
 TRAIN = tiny.conversations(22, seed=1)
@@ -79,7 +80,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, system,
     found, _ = read_tensors(work / "state.safetensors")
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert resumed.position.rows == straight.position.rows
+    # As text, since a checkpoint that sorted its keys once put the columns in another order.
+    assert curves_csv(resumed.position.rows) == curves_csv(straight.position.rows)
     assert whole.rows == pieces.rows
     assert whole.steps == pieces.steps == list(range(1, 19))
     best, other = (read_tensors(folder / "best.safetensors")[0] for folder in (tmp_path / "straight", work))

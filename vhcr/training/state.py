@@ -44,7 +44,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, An
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     try:
         # One key: the library writes several in an order that changes from run to run.
-        save_file(plain, temporary, metadata={METADATA: json.dumps(metadata, sort_keys=True)})
+        save_file(plain, temporary, metadata={METADATA: json.dumps(metadata)})
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
