@@ -168,14 +168,6 @@ def _alive(process: psutil.Process) -> bool:
         return False
 
 
-def _alive(member: psutil.Process) -> bool:
-    """Whether a process still runs. To wait for it would take its status away from whoever started it."""
-    try:
-        return member.is_running() and bool(member.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
 def stop_all() -> None:
     """End every command that `run` has started in this process and that still goes on."""
     with _children_lock:
