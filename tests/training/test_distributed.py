@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.stages import project
 from tests.training import tiny
+from vhcr import layout
 from vhcr.models import build
 from vhcr.params import TrainingParams
 from vhcr.training.loop import adam, fit
 from vhcr.training.parallel import Workers, join
+from vhcr.training.run import TrainedRun
 from vhcr.training.state import TrainState, read_tensors
 
 TRAIN = tiny.conversations(22, seed=1)
@@ -115,3 +119,31 @@ def test_shares_cover_a_batch_once(size: int) -> None:
         for index in batch.index.tolist()
     ]
     assert sorted(scored) == list(range(9))
+
+
+@pytest.mark.slow
+def test_torchrun_runs_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command of the docs: one run in the end, with one process's curves to rounding."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VHCR_MLFLOW", "off")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    project.prepare(project.make(tmp_path))
+    stage = ["-m", "vhcr.stages.train", "--corpus", "toy", "--system", "vhcr-ud", "--seed", "0"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    curves = []
+    for command in (stage, [*launcher, *stage]):
+        subprocess.run([sys.executable, *command], check=True, timeout=240)
+        folder = layout.trained("toy", "vhcr-ud", 0)
+        curves.append((folder / "curves.csv").read_text(encoding="utf-8").splitlines())
+        assert TrainedRun.load(folder).info["system"] == "vhcr-ud"
+        shutil.rmtree(folder)
+    assert len(curves[0]) == len(curves[1]) > 3
+    assert curves[0][0] == curves[1][0]
+    for alone, together in zip(curves[0][1:], curves[1][1:], strict=True):
+        for mine, theirs in zip(alone.split(","), together.split(","), strict=True):
+            try:
+                assert float(theirs) == pytest.approx(float(mine), rel=1e-4, abs=1e-6)
+            except ValueError:
+                assert mine == theirs
+    assert not list((layout.WORK / "train").iterdir())

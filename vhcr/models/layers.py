@@ -132,7 +132,7 @@ class BagOfWords(nn.Module):
 
     def forward(self, latent: Tensor, batch: Batch) -> Tensor:
         """[rows, latent] -> [rows]."""
-        logits = self.output(torch.tanh(self.hidden(latent)))
+        logits = self.output(torch.tanh(at_least_float32(self.hidden(latent))))
         log_probs = functional.log_softmax(at_least_float32(logits), dim=-1)
         inner = torch.ones_like(batch.word_row, dtype=torch.bool)
         inner[batch.last_word] = False
