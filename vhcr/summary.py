@@ -1,4 +1,8 @@
-"""What the reports say, as a table in the terminal, and where to look further."""
+"""What the reports say: a table in the terminal, and results/<corpus>.json to keep in git.
+
+python -m vhcr.summary                  the table of every report
+python -m vhcr.summary publish toy      results/toy.json: its rows, each with what made it
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vhcr.errors import VhcrError
-from vhcr.layout import read_json
+from vhcr.layout import evaluated, read_json, trained, write_json
 
 COLUMNS = {  # key of table.json -> heading
     "system": "system",
@@ -23,6 +27,19 @@ COLUMNS = {  # key of table.json -> heading
     "extrema_1turn": "extrema",
     "greedy_1turn": "greedy",
 }
+
+
+MADE_BY = (
+    "code_version",
+    "dirty",
+    "data_hash",
+    "device",
+    "machine",
+    "versions",
+    "seconds",
+    "num_parameters",
+    "params",
+)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -73,10 +90,43 @@ def _where(folders: Iterable[Path]) -> Iterable[str]:
         yield "MLflow:  make mlflow, then open http://127.0.0.1:5000/#/experiments"
 
 
-def main() -> None:
-    """Print it."""
+def publish(corpus: str, *, reports: Path = Path("reports"), results: Path = Path("results")) -> Path:
+    """Write results/<corpus>.json: the rows of its table.json, each with what made it; returns the path.
+
+    Each row has the commit, data hash, parameters, device, machine and seconds of its training, and the
+    protocol of its evaluation. The MLflow id, which means nothing elsewhere, is left out.
+
+    Raises:
+        DataError: the report, or the record of a run, is missing or damaged.
+    """
+    rows = []
+    for row in read_json(reports / corpus / "table.json"):
+        run = read_json(trained(corpus, row["system"], row["seed"]) / "run.json")
+        measured = read_json(evaluated(corpus, row["system"], row["seed"]) / "provenance.json")
+        metrics = read_json(evaluated(corpus, row["system"], row["seed"]) / "metrics.json")
+        made = {key: run[key] for key in MADE_BY}
+        rows.append(
+            {key: value for key, value in row.items() if key != "mlflow_run_id"}
+            | {"importance_weighted_nll_per_word": metrics.get("importance_weighted_nll_per_word")}
+            | {"made_by": made, "protocol": measured["protocol"]}
+        )
+    path = results / f"{corpus}.json"
+    write_json(path, rows)
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the tables, or write a corpus's results."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        print(f"\n{summary(Path('reports'))}")
+        match arguments:
+            case []:
+                print(f"\n{summary(Path('reports'))}")
+            case ["publish", corpus]:
+                print(publish(corpus))
+            case _:
+                print(__doc__, file=sys.stderr)
+                sys.exit(2)
     except VhcrError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
