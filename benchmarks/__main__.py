@@ -57,6 +57,9 @@ def main(argv: list[str] | None = None) -> None:
     import torch
 
     from benchmarks import around, inference, limit, training
+    from benchmarks.contestants import Setting
+    from benchmarks.data import conversations
+    from vhcr.batch import Conversations
 
     torch.set_num_threads(arguments.threads or len(os.sched_getaffinity(0)))
     clock, preset, repeats = Clock(arguments.clock), arguments.preset, arguments.repeats
@@ -65,11 +68,16 @@ def main(argv: list[str] | None = None) -> None:
         "train-step": lambda: training.train_step(preset, repeats, clock),
         "memory": lambda: training.memory(preset),
         "length": lambda: training.length(preset, repeats, clock, arguments.out),
-        "importance": lambda: inference.importance(preset, max(1, repeats // 2), clock),
-        "decoding": lambda: inference.decoding(preset, max(1, repeats // 2), clock),
+        "importance": lambda: inference.importance(*tested(preset), max(1, repeats // 2), clock),
+        "decoding": lambda: inference.decoding(*tested(preset), max(1, repeats // 2), clock),
         "pipeline": around.pipeline,
         "startup": lambda: around.startup(repeats),
     }
+
+    def tested(preset: str) -> tuple[Setting, Conversations, str]:
+        setting = Setting.of(preset)
+        return setting, *conversations("test", setting.vocabulary_size)
+
     done = []
     console = Console()
     for part in wanted:

@@ -10,36 +10,51 @@ import torch
 from benchmarks.baseline import Baseline, PaddedBatch
 from vhcr.batch import Batch, Conversations
 from vhcr.models import VHCR, build
-from vhcr.params import CorpusParams, Params, TrainingParams
+from vhcr.params import GenerationParams, ModelParams, Params, SystemParams, TrainingParams
 from vhcr.training.loop import adam, train_step
 from vhcr.training.state import TrainState
 
 SYSTEM = "vhcr-ud"
-# Presets by name: the sizes of a corpus in params.yaml and how many words to pretend there are.
+# The sizes of a corpus in params.yaml, and how many words to pretend there are.
 PRESETS = {"toy": 600, "cornell-small": 8000, "cornell": 20000}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured: a preset of params.yaml on some conversations."""
+    """What is measured."""
 
-    preset: str
-    corpus: CorpusParams
+    name: str
     vocabulary_size: int
-    batch_conversations: int
+    model_params: ModelParams
+    system: SystemParams
+    training: TrainingParams
+    generation: GenerationParams
 
     @classmethod
-    def of(cls, preset: str, params: Params | None = None) -> Setting:
-        """A preset by its name."""
-        corpus = (params or Params.load()).corpus(preset)
-        return cls(preset, corpus, PRESETS[preset], corpus.training.batch_conversations)
+    def of(cls, preset: str) -> Setting:
+        """A preset of params.yaml, with the system that has most parts."""
+        params = Params.load()
+        corpus = params.corpus(preset)
+        return cls(
+            preset,
+            PRESETS[preset],
+            corpus.model,
+            params.system(SYSTEM),
+            corpus.training,
+            corpus.generation,
+        )
+
+    @property
+    def batch_conversations(self) -> int:
+        """Conversations in a batch."""
+        return self.training.batch_conversations
 
     def describe(self, data: str) -> dict[str, object]:
         """For the record."""
         return {
-            "system": SYSTEM,
-            "preset": self.preset,
-            "model": self.corpus.model.model_dump(),
+            "preset": self.name,
+            "model": self.model_params.model_dump(),
+            "system": self.system.model_dump(),
             "vocabulary_size": self.vocabulary_size,
             "batch_conversations": self.batch_conversations,
             "data": data,
@@ -47,8 +62,7 @@ class Setting:
 
     def model(self, device: str = "cpu") -> VHCR:
         """The model, always from the same seed, in training mode."""
-        system = Params.load().system(SYSTEM)
-        model = build(self.corpus.model, system, self.vocabulary_size, seed=0).to(device)
+        model = build(self.model_params, self.system, self.vocabulary_size, seed=0).to(device)
         assert isinstance(model, VHCR)
         return model.train()
 
@@ -80,17 +94,18 @@ class Fast:
     def __init__(
         self, setting: Setting, chosen: Chosen, device: str = "cpu", precision: str = "float32"
     ) -> None:
-        values = {**setting.corpus.training.model_dump(), "precision": precision}
-        self._params = TrainingParams.model_validate(values)
+        self._params = TrainingParams.model_validate(
+            {**setting.training.model_dump(), "precision": precision}
+        )
         self._chosen = chosen
         model = setting.model(device)
         self._state = TrainState(model, adam(model, self._params), "benchmark")
-        self._state.position.step = self._params.kl_annealing_steps  # the KL counts fully
-        self.words = 0
 
-    def __call__(self, number: int) -> None:
-        """One step on batch ``number``."""
-        self.words = train_step(self._state, self._chosen.packed(number), self._params, seed=0).num_words
+    def __call__(self, number: int) -> float:
+        """One step on batch ``number``, the KL weight at its end value; its loss in nats per word."""
+        self._state.position.step = self._params.kl_annealing_steps + number
+        totals = train_step(self._state, self._chosen.packed(number), self._params, seed=0)
+        return totals.loss / totals.num_words
 
 
 class Plain:
@@ -98,9 +113,9 @@ class Plain:
 
     def __init__(self, setting: Setting, chosen: Chosen, device: str = "cpu", *, pad_turns: bool) -> None:
         self._model = Baseline(setting.model(), pad_turns=pad_turns).to(device).train()
-        self._optimiser = torch.optim.Adam(self._model.parameters(), setting.corpus.training.learning_rate)
+        self._optimiser = torch.optim.Adam(self._model.parameters(), setting.training.learning_rate)
         self._chosen = chosen
 
-    def __call__(self, number: int) -> None:
-        """One step on batch ``number``."""
-        float(self._model.train_step(self._optimiser, self._chosen.padded(number), 1.0))
+    def __call__(self, number: int) -> float:
+        """One step on batch ``number``; its loss in nats per word."""
+        return float(self._model.train_step(self._optimiser, self._chosen.padded(number), 1.0))

@@ -9,7 +9,6 @@ import torch
 
 from benchmarks.baseline import Baseline, PaddedBatch
 from benchmarks.contestants import Chosen, Setting
-from benchmarks.data import conversations
 from benchmarks.measure import Clock, Part, alternate
 from vhcr.batch import Conversations
 from vhcr.evaluation.likelihood import log_weights
@@ -17,24 +16,29 @@ from vhcr.generation.respond import Responder
 from vhcr.models import VHCR, Noise
 from vhcr.models.gaussian import sampled_kl
 from vhcr.models.objective import elbo
-from vhcr.params import GenerationParams, Params
+from vhcr.params import GenerationParams
 from vhcr.tokenisation.vocabulary import EOS
 
 
 def importance(
-    preset: str, repeats: int, clock: Clock, num_conversations: int = 16, num_samples: int = 100
+    setting: Setting,
+    data: Conversations,
+    name: str,
+    repeats: int,
+    clock: Clock,
+    device: str = "cpu",
+    num_conversations: int = 16,
+    num_samples: int = 100,
 ) -> Part:
     """The importance-weighted bound with many samples at once, against as many separate passes.
 
     Separate passes are timed on some of the samples only and scaled up.
     """
-    setting = Setting.of(preset)
-    data, name = conversations("test", setting.vocabulary_size)
     settings = {"conversations": num_conversations, "samples": num_samples, "clock": clock.kind}
-    part = Part(f"importance-{preset}", {**setting.describe(name), **settings})
-    model = setting.model().eval()
-    plain = Baseline(model, pad_turns=True).eval()
-    tight = Baseline(model, pad_turns=False).eval()
+    part = Part(f"importance-{setting.name}", {**setting.describe(name), **settings})
+    model = setting.model(device).eval()
+    plain = Baseline(model, pad_turns=True).to(device).eval()
+    tight = Baseline(model, pad_turns=False).to(device).eval()
     rng = np.random.default_rng(0)
     chosen = [int(index) for index in rng.choice(len(data), num_conversations, replace=False)]
     few = 2
@@ -42,13 +46,13 @@ def importance(
     def passes(number: int) -> None:
         with torch.inference_mode():
             for sample in range(few):
-                batch = data.batch(chosen, 1, number * few + sample)
+                batch = data.batch(chosen, 1, number * few + sample).to(device)
                 elbo(model(batch, Noise(0), divergence=sampled_kl))
 
     def plain_passes(baseline: Baseline) -> None:
         with torch.inference_mode():
             for _ in range(few):
-                baseline(PaddedBatch.of(data, chosen))
+                baseline(PaddedBatch.of(data, chosen).to(device))
 
     seconds = alternate(
         {
@@ -97,33 +101,37 @@ def talkative(model: VHCR, respond: Callable[[], Sequence[Sequence[int]]], mean_
                 high = (low + high) / 2
 
 
-def decoding(preset: str, repeats: int, clock: Clock, num_contexts: int = 320) -> Part:
+def decoding(
+    setting: Setting,
+    data: Conversations,
+    name: str,
+    repeats: int,
+    clock: Clock,
+    device: str = "cpu",
+    num_contexts: int = 320,
+) -> Part:
     """Greedy responses to first turns of the test split, against the baseline's; beam 5 against greedy."""
-    setting = Setting.of(preset)
-    data, name = conversations("test", setting.vocabulary_size)
-    part = Part(
-        f"decoding-{preset}", {**setting.describe(name), "contexts": num_contexts, "clock": clock.kind}
-    )
-    model = setting.model().eval()
+    settings = {"contexts": num_contexts, "clock": clock.kind}
+    part = Part(f"decoding-{setting.name}", {**setting.describe(name), **settings})
+    model = setting.model(device).eval()
     some = Chosen(data, num_contexts)
-    generation = Params.load().corpus(preset).generation
     contexts = [data.utterances(index)[:1] for index in some.indices(0)]
     firsts = _first_turns(contexts)
 
     def respond(strategy: str, count: int = num_contexts) -> list[list[int]]:
-        params = GenerationParams.model_validate({**generation.model_dump(), "strategy": strategy})
+        params = GenerationParams.model_validate({**setting.generation.model_dump(), "strategy": strategy})
         responder = Responder(model, params, Noise(0), latent_scale=0.0, want_log_probs=False)
         return [turns[0] for turns in responder.respond(contexts[:count]).token_ids]
 
     talkative(model, lambda: respond("greedy", 40))
-    plain = Baseline(model, pad_turns=True).eval()
+    plain = Baseline(model, pad_turns=True).to(device).eval()
 
     def plain_respond() -> list[list[int]]:
         size = setting.batch_conversations
         return [
             response
             for first in range(0, num_contexts, size)
-            for response in plain.respond(PaddedBatch.of(firsts, list(range(first, first + size))))
+            for response in plain.respond(PaddedBatch.of(firsts, list(range(first, first + size))).to(device))
         ]
 
     said = respond("greedy")

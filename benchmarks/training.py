@@ -40,7 +40,7 @@ def train_step(preset: str, repeats: int, clock: Clock) -> Part:
     batches = [chosen.packed(number) for number in range(1, repeats + 1)]
     words = float(np.median([len(batch.token_ids) for batch in batches]))
     operations = float(
-        np.median([model_flops(setting.corpus.model, b, setting.vocabulary_size) for b in batches])
+        np.median([model_flops(setting.model_params, b, setting.vocabulary_size) for b in batches])
     )
     rate = peak(torch.float32, "cpu", clock)
     for baseline, target in ((PADDED, "≥ 3"), (TIGHT, "")):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import __main__ as command
 from benchmarks import data as data_module
-from benchmarks import limit, training
+from benchmarks import gpu, limit, training
 from benchmarks.baseline import Baseline, PaddedBatch
 from benchmarks.contestants import Chosen, Setting
 from benchmarks.limit import model_flops
@@ -96,7 +99,7 @@ def test_operations_are_counted_as_they_are_done() -> None:
     with Products() as counted:
         loss(model(batch, Noise(0)), 1.0, 0.0).backward()
     # f_cxt does not hear the last utterance, which the count takes for one like the others.
-    assert model_flops(setting.corpus.model, batch, setting.vocabulary_size) == pytest.approx(
+    assert model_flops(setting.model_params, batch, setting.vocabulary_size) == pytest.approx(
         counted.flops, rel=0.02
     )
 
@@ -182,3 +185,48 @@ def test_chosen_batches_are_the_same_conversations_for_all() -> None:
     packed, padded = chosen.packed(1), chosen.padded(1)
     assert sorted(packed.index.tolist()) == sorted(chosen.indices(1))
     assert len(packed.token_ids) == int(padded.num_words.sum())
+
+
+def test_the_gpus_script_measures_what_params_yaml_says() -> None:
+    """It carries the paper's settings itself, since a bare GPU worker has no reader for params.yaml."""
+    assert gpu.paper() == Setting.of("cornell")
+
+
+BARE = """
+import sys
+from pathlib import Path
+# What pyproject.toml names as the needs of a bare worker, and rich, is there; the pipeline's is not.
+for absent in "yaml polars pandas matplotlib scipy gensim mlflow prefect dvc typer psutil".split():
+    sys.modules[absent] = None
+from benchmarks.gpu import main
+main(["--device", "cpu", "--tiny", "--minutes", sys.argv[1], "--out", sys.argv[2]])
+"""
+
+
+@pytest.mark.slow
+def test_the_gpus_script_needs_nothing_of_the_pipeline_and_keeps_to_its_time(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", BARE, "0", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
+    assert "left out, the time is up" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_gpus_script_runs_whole_on_a_toy(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", BARE, "9", str(tmp_path)]
+    subprocess.run(command, check=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"limit.json", "gpu-agreement.json", "gpu-train-step.json", "gpu-profile.txt"} <= written
+    agreement = json.loads((tmp_path / "gpu-agreement.json").read_text(encoding="utf-8"))["figures"]
+    values = {figure["what"]: figure["value"] for figure in agreement}
+    assert values["loss in float64, relative difference to the CPU"] < 1e-12
+    assert 0.0 < values["loss in bfloat16, relative difference"] < 1e-2
+
+
+def test_the_gpus_script_says_when_there_is_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        gpu.main(["--out", str(tmp_path)])
+    assert "no usable GPU; --device cpu --tiny" in capsys.readouterr().err

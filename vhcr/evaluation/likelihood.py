@@ -113,7 +113,7 @@ def log_weights(
                 output = model.score(
                     batch, h_enc.repeat_interleave(count, dim=0), Noise(seed), divergence=sampled_kl
                 )
-                rows = [place[int(index)] for index in batch.index]
+                rows = [place[int(index)] for index in batch.index.tolist()]
                 result[rows, batch.sample.cpu().numpy()] = elbo(output).double().cpu().numpy()
     return result
 

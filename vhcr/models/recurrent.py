@@ -168,9 +168,9 @@ def _library_gru(
     ]
     with torch.autocast(inputs.device.type, enabled=False):
         outputs, _ = torch._VF.gru(
-            inputs,
+            inputs.contiguous(),
             torch.tensor(sizes),
-            start,
+            start.contiguous(),
             [weight for direction in grouped for weight in direction],
             True,  # has biases
             1,  # layers
