@@ -26,7 +26,7 @@ from vhcr.training.lock import hold
 from vhcr.training.loop import Interrupted, Observer, adam, fit
 from vhcr.training.parallel import join
 from vhcr.training.progress import TerminalProgress
-from vhcr.training.run import RUN_FORMAT, RunParams, choose_device, curves_csv, identity
+from vhcr.training.run import RUN_FORMAT, RunParams, choose_device, curves_csv, identity, set_up_cpu
 from vhcr.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -75,8 +75,7 @@ def train_into(
     train = Conversations.load(source / "token_ids" / "train.parquet", len(vocabulary))
     validation = Conversations.load(source / "token_ids" / "validation.parquet", len(vocabulary))
 
-    if params.training.num_threads:
-        torch.set_num_threads(params.training.num_threads)
+    set_up_cpu(params.training.num_threads)
     device = choose_device(params.training.device)
     who = identity(params, seed, manifest["data_hash"])
     work = layout.WORK / "train" / who
