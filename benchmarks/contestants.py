@@ -97,14 +97,14 @@ class Fast:
         self._params = TrainingParams.model_validate(
             {**setting.training.model_dump(), "precision": precision}
         )
-        self._chosen = chosen
+        self.chosen = chosen
         model = setting.model(device)
         self._state = TrainState(model, adam(model, self._params), "benchmark")
 
     def __call__(self, number: int) -> float:
         """One step on batch ``number``, the KL weight at its end value; its loss in nats per word."""
         self._state.position.step = self._params.kl_annealing_steps + number
-        totals = train_step(self._state, self._chosen.packed(number), self._params, seed=0)
+        totals = train_step(self._state, self.chosen.packed(number), self._params, seed=0)
         return totals.loss / totals.num_words
 
 
@@ -114,8 +114,8 @@ class Plain:
     def __init__(self, setting: Setting, chosen: Chosen, device: str = "cpu", *, pad_turns: bool) -> None:
         self._model = Baseline(setting.model(), pad_turns=pad_turns).to(device).train()
         self._optimiser = torch.optim.Adam(self._model.parameters(), setting.training.learning_rate)
-        self._chosen = chosen
+        self.chosen = chosen
 
     def __call__(self, number: int) -> float:
         """One step on batch ``number``; its loss in nats per word."""
-        return float(self._model.train_step(self._optimiser, self._chosen.padded(number), 1.0))
+        return float(self._model.train_step(self._optimiser, self.chosen.padded(number), 1.0))

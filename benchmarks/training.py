@@ -132,12 +132,25 @@ def length(preset: str, repeats: int, clock: Clock, out: Path) -> Part:
     setting = Setting.of(preset)
     part = Part(f"length-{preset}", {**setting.describe("invented"), "repeats": repeats, "clock": clock.kind})
     lengths = (3, 6, 10, 15, 20, 25, 30)
+    batches = {
+        words: Chosen(
+            of_length(words, setting.batch_conversations, setting.vocabulary_size),
+            setting.batch_conversations,
+        )
+        for words in lengths
+    }
+    fast, slow = Fast(setting, batches[30]), Plain(setting, batches[30], pad_turns=False)
+
+    def on(step: Fast | Plain, words: int) -> Callable[[int], object]:
+        def run(number: int) -> None:
+            step.chosen = batches[words]
+            step(number)
+
+        return run
+
     contestants: dict[str, Callable[[int], object]] = {}
     for words in lengths:
-        data = of_length(words, setting.batch_conversations, setting.vocabulary_size)
-        chosen = Chosen(data, setting.batch_conversations)
-        contestants[f"ours {words}"] = Fast(setting, chosen)
-        contestants[f"baseline {words}"] = Plain(setting, chosen, pad_turns=False)
+        contestants |= {f"ours {words}": on(fast, words), f"baseline {words}": on(slow, words)}
     seconds = alternate(contestants, repeats, clock)
     ours, plain = ([seconds[f"{who} {words}"] for words in lengths] for who in ("ours", "baseline"))
     for words, mine, theirs in zip(lengths, ours, plain, strict=True):
