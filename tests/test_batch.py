@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch import Tensor
 
 from tests.models.examples import Conversation, arrays, conversations, packed
 from vhcr import batch as batch_module
@@ -127,6 +129,16 @@ def test_samples_stand_side_by_side_and_are_numbered() -> None:
     assert thrice.num_words.tolist() == once.num_words.repeat_interleave(3).tolist()
     assert thrice.turn_sizes == tuple(3 * size for size in once.turn_sizes)
     assert set(unpack(thrice)) == {(name, sample) for name in range(3) for sample in (6, 7, 8)}
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_a_batch_with_copies_knows_itself_without(samples: int) -> None:
+    data = from_list(conversations([3, 1, 2, 4, 1, 2], seed=4))
+    chosen = [4, 0, 3, 5]
+    once, expected = data.batch(chosen, samples).once, data.batch(chosen)
+    for field in fields(expected):
+        found, wanted = getattr(once, field.name), getattr(expected, field.name)
+        assert torch.equal(found, wanted) if isinstance(wanted, Tensor) else found == wanted, field.name
 
 
 @pytest.mark.parametrize("broken", [[], [[]], [[[4, 3]], []], [[[4, 3], []]]])

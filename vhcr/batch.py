@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ class Batch:
     last_word: Tensor  # [rows] int64, by falling length: the word index of each utterance's EOS
     word_row: Tensor  # [words] int64: the row of each word
     word_step: Tensor  # [words] int64: the position of each word in its utterance
+    samples: int = 1  # how many times each conversation stands here, side by side
 
     @property
     def num_conversations(self) -> int:
@@ -82,6 +84,23 @@ class Batch:
     def max_turns(self) -> int:
         """Turns of the longest conversation."""
         return len(self.turn_sizes)
+
+    @cached_property
+    def once(self) -> Batch:
+        """The batch with every conversation once: what does not depend on the draw is computed on that.
+
+        Copies stand side by side everywhere, so item i there is item i * samples here.
+        """
+        if self.samples == 1:
+            return self
+        count = self.samples
+        names = {name for name, value in vars(self).items() if isinstance(value, Tensor)}
+        places = names - {"index", "sample", "turn", "num_words", "token_ids", "input_ids", "word_step"}
+        kept: dict[str, Any] = {name: getattr(self, name)[::count] for name in names}
+        kept |= {name: kept[name] // count for name in places}
+        for name in ("turn_sizes", "step_sizes"):
+            kept[name] = tuple(size // count for size in getattr(self, name))
+        return Batch(**kept)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``; copies from pinned memory do not block."""
@@ -195,6 +214,7 @@ def _pack(
         "word_step": step,
     }
     return Batch(
+        samples=samples,
         turn_sizes=tuple(turn_sizes.tolist()),
         step_sizes=tuple(step_sizes.tolist()),
         **{

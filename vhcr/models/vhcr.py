@@ -49,9 +49,10 @@ class VHCR(VHRED):
         return DiagonalGaussian.standard(like)
 
     def conversation_posterior(self, h_enc: Tensor, batch: Batch) -> DiagonalGaussian:
-        """q(z_conv | x_1, ..., x_n) (Eq. 20-23), [batch, latent]."""
-        posterior: DiagonalGaussian = self.conversation_posterior_mlp(self.conversation_encoder(h_enc, batch))
-        return posterior
+        """q(z_conv | x_1, ..., x_n) (Eq. 20-23), [batch, latent]; computed once for all copies."""
+        h_conv = self.conversation_encoder(h_enc[:: batch.samples], batch.once)
+        posterior: DiagonalGaussian = self.conversation_posterior_mlp(h_conv)
+        return DiagonalGaussian(*(value.repeat_interleave(batch.samples, dim=0) for value in posterior))
 
     def conversation_latents(
         self, h_enc: Tensor, batch: Batch, eps: Tensor, *, from_prior: bool = False
