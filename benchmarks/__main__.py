@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks.measure import Clock, Part
 
-PARTS = ("limit", "train-step", "memory", "length", "importance", "decoding", "pipeline", "startup")
+PARTS = ("limit", "train-step", "memory", "length", "importance", "decoding", "pipeline", "scale", "startup")
 
 
 def number(value: float | None) -> str:
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
     import torch
 
-    from benchmarks import around, inference, limit, training
+    from benchmarks import around, inference, limit, scale, training
     from benchmarks.contestants import Setting
     from benchmarks.data import conversations
     from vhcr.batch import Conversations
@@ -71,6 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         "importance": lambda: inference.importance(*tested(preset), max(1, repeats // 2), clock),
         "decoding": lambda: inference.decoding(*tested(preset), max(1, repeats // 2), clock),
         "pipeline": around.pipeline,
+        "scale": scale.scale,
         "startup": lambda: around.startup(repeats),
     }
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import __main__ as command
 from benchmarks import data as data_module
-from benchmarks import gpu, limit, training
+from benchmarks import gpu, limit, scale, training
 from benchmarks.baseline import Baseline, PaddedBatch
 from benchmarks.contestants import Chosen, Setting
 from benchmarks.limit import model_flops
@@ -169,6 +169,20 @@ def test_peak_memory_is_a_quarter_of_the_baselines() -> None:
     ratio = ratios["peak memory of training against baseline"]
     assert ratio is not None
     assert ratio >= 4.0
+
+
+@pytest.mark.slow
+def test_memory_of_the_data_does_not_grow_with_the_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scale, "SCRATCH", tmp_path)
+    figures = {figure.what: figure for figure in scale.scale(2_000, 1_000_000).figures}
+    # 8 MB are the order of an epoch; the token ids alone would be 180 MB.
+    assert figures["memory held by the data and an epoch's order"].value < 30.0
+    packing = figures["packing a batch of 80"]
+    assert packing.baseline is not None
+    assert packing.value < 3 * packing.baseline
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
