@@ -146,9 +146,9 @@ MUTATIONS: list[Mutation] = [
     _m("step not in the key", NOISE, "for key in (self.seed, self.step):", "for key in (self.seed,):", TEST_NOISE),
     _m("arithmetic shift", NOISE, "return (x >> bits) & ((1 << (64 - bits)) - 1)", "return x >> bits", TEST_NOISE),
     # --- the recurrent kernels ---
-    _m("update gate turned round", RECURRENT, "torch.lerp(candidate, state, gate[:, hidden:], out=outputs[here])", "torch.lerp(state, candidate, gate[:, hidden:], out=outputs[here])", TEST_RECURRENT),
-    _m("reset gate forgotten in the gradient", RECURRENT, "torch.mul(of_candidate, reset[here], out=grad_recurrent[here])", "grad_recurrent[here].copy_(of_candidate)", TEST_RECURRENT),
-    _m("gradient of the start forgotten", RECURRENT, "grad_start[: sizes[0]] = carried", "grad_start[: sizes[0]] = 0.0", TEST_RECURRENT),
+    _m("update gate turned round", RECURRENT, "torch.lerp(candidate, state, update, out=output)", "torch.lerp(state.clone(), candidate, update, out=output)", TEST_RECURRENT),
+    _m("reset gate forgotten in the gradient", RECURRENT, "torch.mul(grad_n, r, out=grad_own)", "grad_own.copy_(grad_n)", TEST_RECURRENT),
+    _m("gradient of the start forgotten", RECURRENT, "[grad_start, *grads]", "[grad_start.clone(), *grads]", TEST_RECURRENT),
     _m("bias gradient of the candidate's input half", RECURRENT, "grad_recurrent.sum(0)])", "grad_candidates.sum(0)])", TEST_RECURRENT),
     _m("backward direction not mirrored", RECURRENT, "back = backwards(inputs[mirrored], start, sizes)", "back = backwards(inputs, start, sizes)", TEST_RECURRENT),
     _m("second layer hears the backward states unmirrored", RECURRENT, "torch.cat([ahead, back[mirrored]], dim=1)", "torch.cat([ahead, back], dim=1)", TEST_RECURRENT),

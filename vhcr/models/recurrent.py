@@ -10,7 +10,6 @@ same layout. Both are held to ``torch.nn.GRU`` by the tests.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -55,18 +54,21 @@ class _PackedGRU(torch.autograd.Function):
         gates = _linear(inputs, from_input[:, :two], bias_ih[:two] + bias_hh[:two], index)
         candidates = _linear(inputs, from_input[:, two:], bias_ih[two:], index)
         outputs = torch.empty_like(candidates)
-        recurrent = torch.empty_like(candidates)  # h_n, before the reset gate
-        state, first = start, 0
-        for size in sizes:
-            here = slice(first, first + size)
-            state, gate, candidate, own = state[:size], gates[here], candidates[here], recurrent[here]
-            add_product(gate, state, from_state[:, :two])
+        recurrent = bias_hh[two:].repeat(len(outputs), 1)  # h_n, before the reset gate
+        steps = zip(
+            *(part.split(sizes) for part in (gates, *gates.split(hidden, dim=1))),
+            *(part.split(sizes) for part in (recurrent, candidates, outputs)),
+            strict=True,
+        )
+        of_gates, of_candidate = from_state[:, :two], from_state[:, two:]
+        state = start
+        for gate, reset, update, own, candidate, output in steps:
+            state = state[: len(output)]
+            add_product(gate, state, of_gates)
             gate.sigmoid_()
-            own.copy_(bias_hh[two:].expand_as(own))
-            add_product(own, state, from_state[:, two:])
-            candidate.addcmul_(gate[:, :hidden], own).tanh_()
-            state = torch.lerp(candidate, state, gate[:, hidden:], out=outputs[here])
-            first += size
+            add_product(own, state, of_candidate)
+            candidate.addcmul_(reset, own).tanh_()
+            state = torch.lerp(candidate, state, update, out=output)
         ctx.save_for_backward(
             inputs, index, start, weight_ih, weight_hh, gates, candidates, recurrent, outputs
         )
@@ -80,40 +82,36 @@ class _PackedGRU(torch.autograd.Function):
         sizes: tuple[int, ...] = ctx.sizes
         hidden = start.shape[1]
         two = 2 * hidden
-        weight = weight_hh.to(ctx.dtype)
-        starts = [0, *accumulate(sizes)]
-        previous = torch.empty_like(outputs)  # h_{t-1} of every item
-        previous[: sizes[0]] = start[: sizes[0]]
-        for before, now, size in zip(starts, starts[1:], sizes[1:], strict=False):
-            previous[now : now + size] = outputs[before : before + size]
+        of_gates, of_candidate = weight_hh.to(ctx.dtype).split([two, hidden])
+        before = [start, *outputs.split(sizes)]
+        previous = torch.cat([state[:size] for state, size in zip(before, sizes, strict=False)])  # h_{t-1}
         # What does not depend on the gradient to come is computed for all items at once.
         reset, update = gates.split(hidden, dim=1)
         to_candidate = candidates.square().neg_().add_(1.0)
         to_candidate.addcmul_(to_candidate, update, value=-1.0)  # (1 - n^2) (1 - u)
-        grad_gates = torch.empty_like(gates)  # w.r.t. x_r, x_u
+        grad_gates = torch.sub(1.0, gates).mul_(gates)  # w.r.t. x_r, x_u
         to_reset, to_update = grad_gates.split(hidden, dim=1)
-        torch.sub(1.0, gates, out=grad_gates).mul_(gates)
         to_reset.mul_(recurrent)  # h_n r (1 - r)
         to_update.mul_(previous - candidates)  # (h - n) u (1 - u)
         grad_candidates = torch.empty_like(outputs)  # w.r.t. x_n
         grad_recurrent = torch.empty_like(outputs)  # w.r.t. h_n
-        carried: Tensor | None = None
-        for first, size in zip(reversed(starts[:-1]), reversed(sizes), strict=True):
-            here = slice(first, first + size)
-            grad = grad_outputs[here].clone()
-            if carried is not None:
-                grad[: len(carried)] += carried
-            of_candidate = torch.mul(grad, to_candidate[here], out=grad_candidates[here])
-            of_recurrent = torch.mul(of_candidate, reset[here], out=grad_recurrent[here])
-            to_update[here].mul_(grad)
-            to_reset[here].mul_(of_candidate)
-            grad.mul_(update[here])
-            add_product(grad, grad_gates[here], weight[:two])
-            add_product(grad, of_recurrent, weight[two:])
-            carried = grad
         grad_start = torch.zeros_like(start)
-        if carried is not None:
-            grad_start[: sizes[0]] = carried
+        grads = grad_outputs.clone().split(sizes)  # of each step's states; the step after adds its part
+        steps = zip(
+            grads,
+            [grad_start, *grads],
+            *(part.split(sizes) for part in (to_candidate, to_reset, to_update, reset, update)),
+            *(part.split(sizes) for part in (grad_gates, grad_candidates, grad_recurrent)),
+            strict=False,
+        )
+        for grad, earlier, candidate, to_r, to_u, r, u, grad_gate, grad_n, grad_own in reversed(list(steps)):
+            torch.mul(grad, candidate, out=grad_n)
+            torch.mul(grad_n, r, out=grad_own)
+            to_u.mul_(grad)
+            to_r.mul_(grad_n)
+            back = earlier[: len(grad)].addcmul_(grad, u)
+            add_product(back, grad_gate, of_gates)
+            add_product(back, grad_own, of_candidate)
 
         previous = previous.to(ctx.dtype)
         grad_hh = torch.cat(
