@@ -88,8 +88,8 @@ MUTATIONS: list[Mutation] = [
     _m("sign of log ratio in KL", GAUSSIAN, "ratio - 1.0 - ratio.log()", "ratio - 1.0 + ratio.log()", TEST_GAUSSIAN),
     _m("sampled KL with its sign turned", GAUSSIAN, "posterior.log_prob(z) - prior.log_prob(z)", "prior.log_prob(z) - posterior.log_prob(z)", TEST_GAUSSIAN),
     _m("log density without 2 pi", GAUSSIAN, "math.log(2.0 * math.pi) + ", "", TEST_GAUSSIAN),
-    _m("relu for tanh in the MLPs", GAUSSIAN, "torch.tanh(layer(hidden))", "torch.relu(layer(hidden))", ORACLE),
-    _m("exp for softplus", GAUSSIAN, "functional.softplus(self.var(hidden))", "self.var(hidden).exp()", ORACLE),
+    _m("relu for tanh in the MLPs", GAUSSIAN, "torch.tanh(at_least_float32(layer(hidden)))", "torch.relu(at_least_float32(layer(hidden)))", ORACLE),
+    _m("exp for softplus", GAUSSIAN, "functional.softplus(at_least_float32(self.var(hidden)))", "at_least_float32(self.var(hidden)).exp()", ORACLE),
     _m("no least variance", GAUSSIAN, "+ MIN_VARIANCE)", "+ 0.0)", TEST_GAUSSIAN),
     _m("prior drawn from the posterior", GAUSSIAN, "return prior.sample(eps)", "return posterior.sample(eps)", TEST_GAUSSIAN),
     # --- HRED ---
@@ -123,7 +123,7 @@ MUTATIONS: list[Mutation] = [
     _m("f_conv's reading turned round", VHCR, "heard if self.reading.conversation_encoder_sees_drops else h_enc", "h_enc if self.reading.conversation_encoder_sees_drops else heard", TEST_DROPS),
     _m("KL of z_conv forgotten", VHCR, "            kl_conv=divergence(posterior_conv, prior_conv, z_conv).sum(-1),\n", "", ORACLE),
     _m("z_conv of another conversation", VHCR, "z_rows = z_conv[batch.conversation]", "z_rows = z_conv[batch.conversation.flip(0)]", ORACLE),
-    _m("no tanh at the start of the context", VHCR, "torch.tanh(self.context_from_z_conv(like))", "self.context_from_z_conv(like)", ORACLE),
+    _m("no tanh at the start of the context", VHCR, "torch.tanh(at_least_float32(self.context_from_z_conv(like)))", "at_least_float32(self.context_from_z_conv(like))", ORACLE),
     # --- layers ---
     _m("context sees the utterance of its own turn", LAYERS, "inputs[batch.previous_row]", "inputs[batch.num_conversations :]", TEST_PEEKING),
     _m("first layer's state for the context's top", LAYERS, "first = start[:, -1]", "first = start[:, 0]", ORACLE),
