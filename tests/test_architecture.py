@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "generation": EVERYWHERE | {"batch", "models", "tokenisation", "training"},
     "evaluation": EVERYWHERE | {"batch", "models"},
     "diagnostics": EVERYWHERE | {"batch", "models"},
-    "training": FILES | {"batch", "models", "evaluation", "tokenisation"},
+    "training": FILES | {"batch", "models", "evaluation", "diagnostics", "tokenisation"},
     "recording": FILES | {"provenance", "training"},
     "report": FILES | {"generation", "evaluation"},  # of evaluation the intervals, which are arithmetic
     "summary": FILES,
@@ -113,6 +113,24 @@ def test_a_bare_gpu_worker_can_train(room: str) -> None:
             continue
         used = libraries_of(imports(path))
         assert used <= TRAINING_LIBRARIES, f"{path.relative_to(ROOT)}: {used - TRAINING_LIBRARIES}"
+
+
+def test_what_training_uses_of_other_rooms_is_as_bare() -> None:
+    """Rooms such as diagnostics hold heavier files too; those that training reaches need torch at most."""
+    waiting = [path for path in files("training") if path.name != TERMINAL]
+    seen: set[Path] = set()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        used = libraries_of(imports(path))
+        assert used <= TRAINING_LIBRARIES | {"yaml"}, f"{path.relative_to(ROOT)}: {used}"
+        for name in imports(path):
+            parts = name.split(".")
+            for known in (parts, parts[:-1]):
+                file = ROOT.joinpath(*known).with_suffix(".py")
+                if file.exists() and file not in seen:
+                    waiting.append(file)
+    assert ROOT / "vhcr" / "diagnostics" / "moments.py" in seen
 
 
 def test_the_room_that_trains_does_not_load_the_terminal() -> None:

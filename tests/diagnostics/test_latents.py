@@ -5,11 +5,10 @@ import pytest
 
 from tests.training import tiny
 from vhcr.diagnostics.latents import (
-    active_units,
     gather,
     kl_per_dimension,
+    moments,
     mutual_information,
-    prior_variance_ratio,
     reconstruction_by_source,
 )
 from vhcr.diagnostics.probes import probe
@@ -23,12 +22,12 @@ def test_prior_variance_ratio_is_within_over_between():
     # One: means 0 and 2, Var 1, mean variance 0.5. Two: means 0 and 4, Var 4, mean variance 1.
     mu = np.array([[0.0, 0.0], [2.0, 4.0]])
     var = np.array([[0.25, 1.0], [0.75, 1.0]])
-    assert prior_variance_ratio((mu, var)) == pytest.approx((0.5 / 1 + 1 / 4) / 2)
+    assert moments((mu, var)).variance_ratio() == pytest.approx((0.5 / 1 + 1 / 4) / 2)
 
 
 def test_active_units_counts_dimensions_whose_mean_moves():
     mu = np.array([[0.0, 1.0, 0.0], [0.0, -1.0, 0.1]])  # variances 0, 1 and 0.0025
-    assert active_units((mu, np.ones_like(mu))) == 1
+    assert moments((mu, np.ones_like(mu))).active_units() == 1
 
 
 def test_kl_per_dimension_by_hand():

@@ -100,6 +100,17 @@ def test_curves_cover_every_step_once_and_validation_closes_every_epoch(tmp_path
     assert weights[12] == 1.0
 
 
+def test_every_validation_says_how_much_each_latent_is_used(tmp_path):
+    state = new_state("vhcr-ud")
+    run_to_end(state, tmp_path, tiny.training(num_epochs=2))
+    usage = {"prior_variance_ratio", "active_units_utt", "active_units_conv"}
+    assert all((usage <= row.keys()) == (row["split"] == "validation") for row in state.position.rows)
+    header, *lines = curves_csv(state.position.rows).splitlines()
+    column = header.split(",").index("active_units_conv")
+    for line, row in zip(lines, state.position.rows, strict=True):
+        assert line.split(",")[column] == str(row.get("active_units_conv", ""))
+
+
 def test_best_parameters_are_those_of_the_lowest_validation_bound(tmp_path):
     state = new_state("hred")
     # So high a rate that the bound gets worse again.

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vhcr.batch import Batch, Conversations
+from vhcr.diagnostics.moments import Moments
 from vhcr.models import HRED, Latents, Noise
 from vhcr.models.gaussian import DiagonalGaussian, draw_prior
 
 Floats = NDArray[np.float64]
-
-ACTIVE_VARIANCE = 0.01  # Burda et al. (2016): a unit is active when its posterior mean varies more than this
 
 
 @dataclass(frozen=True)
@@ -71,19 +70,10 @@ def gather(model: HRED, data: Conversations, limit: int, batch_conversations: in
     )
 
 
-def prior_variance_ratio(prior: tuple[Floats, Floats]) -> float:
-    """E[var] / Var(mu) of the conditional priors of z_utt, averaged over dimensions (section 3.4, Fig. 2).
-
-    Zero means that the priors have become separate points.
-    """
-    mu, var = prior
-    between = mu.var(axis=0)
-    return float(np.mean(var.mean(axis=0) / np.maximum(between, 1e-12)))
-
-
-def active_units(posterior: tuple[Floats, Floats]) -> int:
-    """Dimensions whose posterior mean varies over the data by more than 0.01 (Burda et al., 2016)."""
-    return int((posterior[0].var(axis=0) > ACTIVE_VARIANCE).sum())
+def moments(gaussians: tuple[Floats, Floats]) -> Moments:
+    """Var(mu) and E[var] of priors or posteriors over the data, per dimension."""
+    mu, var = gaussians
+    return Moments(torch.from_numpy(mu.var(axis=0)), torch.from_numpy(var.mean(axis=0)))
 
 
 def kl_per_dimension(posterior: tuple[Floats, Floats], prior: tuple[Floats, Floats] | None) -> list[float]:

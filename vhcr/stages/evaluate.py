@@ -212,13 +212,13 @@ def diagnose(
     test = found["test"]
     result: dict[str, Any] = {}
     if test.prior_utt is not None and test.posterior_utt is not None:
-        result["prior_variance_ratio"] = diagnostics.prior_variance_ratio(test.prior_utt)
-        result["active_units_utt"] = diagnostics.active_units(test.posterior_utt)
+        result["prior_variance_ratio"] = diagnostics.moments(test.prior_utt).variance_ratio()
+        result["active_units_utt"] = diagnostics.moments(test.posterior_utt).active_units()
         result["kl_utt_per_dimension"] = diagnostics.kl_per_dimension(test.posterior_utt, test.prior_utt)
         sources = diagnostics.reconstruction_by_source(model, splits["test"], limit, size, params.seed)
         result["reconstruction_per_word_by_source"] = sources
     if test.posterior_conv is not None:
-        result["active_units_conv"] = diagnostics.active_units(test.posterior_conv)
+        result["active_units_conv"] = diagnostics.moments(test.posterior_conv).active_units()
         result["kl_conv_per_dimension"] = diagnostics.kl_per_dimension(test.posterior_conv, None)
         estimate, error = diagnostics.mutual_information(test.posterior_conv, params.seed)
         result["mutual_information_conv"] = {"estimate": estimate, "standard_error": error}

@@ -14,6 +14,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from vhcr.batch import Batch, Conversations, epoch_order
+from vhcr.diagnostics.moments import LatentSums
 from vhcr.errors import TrainingError
 from vhcr.models import HRED, Noise
 from vhcr.models.objective import Totals, kl_weight, loss
@@ -62,17 +63,24 @@ def adam(model: HRED, params: TrainingParams) -> torch.optim.Optimizer:
 
 def validate(
     model: HRED, data: Conversations, batch_conversations: int, seed: int, workers: Workers = ALONE
-) -> Totals:
-    """The bound on all of ``data``, without drops or gradients, in float32; one draw per latent."""
+) -> tuple[Totals, dict[str, float]]:
+    """The bound on all of ``data``, without drops or gradients, in float32; one draw per latent.
+
+    With it how much each latent is used there (``LatentSums.usage``), from the same pass.
+    """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    totals = Totals()
+    totals, latents = Totals(), LatentSums(model)
     with torch.inference_mode():
-        for batch in data.batches(batch_conversations, every=workers.size, first=workers.rank):
-            totals.add(Totals.of(model(batch.to(device), Noise(seed, VALIDATION_NOISE))))
+        for cpu_batch in data.batches(batch_conversations, every=workers.size, first=workers.rank):
+            batch = cpu_batch.to(device)
+            output = model(batch, Noise(seed, VALIDATION_NOISE))
+            totals.add(Totals.of(output))
+            latents.add(model, batch, output)
     model.train(was_training)
-    return workers.sum(totals)
+    latents.values = workers.sum_tensor(latents.values)
+    return workers.sum(totals), latents.usage()
 
 
 def train_step(
@@ -144,7 +152,7 @@ def fit(
     saved = time.monotonic()
     model.train()
 
-    def record(split: str, totals: Totals) -> None:
+    def record(split: str, totals: Totals, usage: dict[str, float] | None = None) -> None:
         weight = kl_weight(position.step, params.kl_annealing_steps)
         mean_loss = totals.loss / max(totals.num_words, 1)
         row: Row = {"step": position.step, "epoch": position.epoch, "split": split, "loss": mean_loss}
@@ -152,14 +160,15 @@ def fit(
         row["kl_weight"] = weight
         if split == "validation":
             row["loss"] = row["nll_per_word"]
+        row |= usage or {}
         position.rows.append(row)
         for observer in observers:
             observer.recorded([row], meter.words_per_second)
 
     def check() -> None:
         """Validate; keep the parameters if the bound is the lowest so far."""
-        totals = validate(model, validation, size, seed, workers)
-        record("validation", totals)
+        totals, usage = validate(model, validation, size, seed, workers)
+        record("validation", totals, usage)
         nll = totals.per_word()["nll_per_word"]
         if workers.records:
             log.info("step %d: validation bound %.4f nats per word", position.step, nll)

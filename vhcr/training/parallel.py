@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 from vhcr.batch import Ints
 from vhcr.models.objective import Totals
@@ -44,6 +44,14 @@ class Workers:
         packed = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
         distributed.all_reduce(packed)
         return Totals(**{k: type(values[k])(v) for k, v in zip(values, packed.tolist(), strict=True)})
+
+    def sum_tensor(self, values: Tensor) -> Tensor:
+        """The sum over all processes of a tensor that has the same shape on each."""
+        if self.size == 1:
+            return values
+        total = values.to(self.device, copy=True)
+        distributed.all_reduce(total)
+        return total
 
     def sum_gradients(self, model: nn.Module) -> None:
         """Replace every gradient by its sum over all processes.

@@ -37,10 +37,11 @@ class RunParams(Section):
 
 @cache
 def code_digest() -> str:
-    """A digest of the source that decides what a training computes: models, batches, training."""
+    """A digest of the source that decides what a training computes: models, batches, training, its curves."""
     root = Path(__file__).resolve().parent.parent
     files = [
         root / "batch.py",
+        root / "diagnostics" / "moments.py",
         *sorted((root / "models").glob("*.py")),
         *sorted((root / "training").glob("*.py")),
     ]
@@ -121,9 +122,13 @@ class TrainedRun:
 
 
 def curves_csv(rows: Sequence[Row]) -> str:
-    """The training curves as CSV text; numbers in full precision, so that equal runs give equal bytes."""
+    """The training curves as CSV text; numbers in full precision, so that equal runs give equal bytes.
+
+    A cell is empty where a split does not have that number.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    columns = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(text, fieldnames=list(columns), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
