@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "models": EVERYWHERE | {"batch", "tokenisation"},  # the id of UNK, which drops put in
     "generation": EVERYWHERE | {"batch", "models", "tokenisation", "training"},
     "evaluation": EVERYWHERE | {"batch", "models"},
-    "diagnostics": EVERYWHERE | {"batch", "models"},
+    "diagnostics": EVERYWHERE | {"batch", "models", "evaluation"},
     "training": FILES | {"batch", "models", "evaluation", "diagnostics", "tokenisation"},
     "recording": FILES | {"provenance", "training"},
     "report": FILES | {"generation", "evaluation"},  # of evaluation the intervals, which are arithmetic

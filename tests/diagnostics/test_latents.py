@@ -83,17 +83,66 @@ def test_gathered_kl_is_the_kl_of_the_bound():
     assert of_conversations == pytest.approx(scores.kl_conv.sum())
 
 
-def test_reconstruction_by_source_starts_from_the_bound_and_is_equal_when_the_decoder_ignores_z():
-    network = build(tiny.MODEL, tiny.system("vhred-zonly"), tiny.VOCABULARY).double().eval()
-    errors = reconstruction_by_source(network, DATA, len(DATA), 5, seed=0)
-    assert errors["posterior"] == pytest.approx(
-        score(network, DATA, 5, seed=0).per_word()["reconstruction_per_word"]
+def test_mutual_information_survives_means_far_from_zero_and_tiny_variances():
+    """Squares multiplied out cancel; the same points elsewhere must tell as much."""
+    random = np.random.default_rng(2)
+    mu, var = random.standard_normal((200, 3)), np.full((200, 3), 1e-4)
+    near, _ = mutual_information((mu, var), seed=1)
+    far, _ = mutual_information((mu + 1e3, var), seed=1)
+    assert far == pytest.approx(near, rel=1e-6)
+    slow = []
+    z = mu + np.sqrt(var) * np.random.Generator(np.random.Philox(key=1)).standard_normal(mu.shape)
+    for i in range(200):
+        log_q = -0.5 * ((z[i] - mu) ** 2 / var + np.log(2 * np.pi * var)).sum(1)
+        slow.append(log_q[i] - np.log(np.mean(np.exp(log_q - log_q.max()))) - log_q.max())
+    assert near == pytest.approx(np.mean(slow), rel=1e-9)
+
+
+def test_gather_leaves_out_what_is_never_scored():
+    network = build(tiny.MODEL, tiny.system("vhcr-ud", reading="release"), tiny.VOCABULARY).double().eval()
+    found = gather(network, DATA, len(DATA), 5, seed=0)
+    assert found.turn.min() == 1
+    assert found.posterior_utt is not None
+    assert len(found.posterior_utt[0]) == len(found.turn) == len(found.h_cxt)
+    scores = score(network, DATA, 5, seed=0)
+    assert sum(kl_per_dimension(found.posterior_utt, found.prior_utt)) * len(found.turn) == pytest.approx(
+        scores.kl_utt.sum()
     )
-    assert len({round(value, 9) for value in errors.values()}) == 3
+
+
+@pytest.mark.parametrize("system", ["vhred-zonly", "vhcr-ud"])
+@pytest.mark.parametrize("reading", ["paper", "release"])
+def test_reconstruction_by_source_starts_from_the_bound_and_is_equal_when_the_decoder_ignores_z(
+    system, reading
+):
+    network = build(tiny.MODEL, tiny.system(system, reading=reading), tiny.VOCABULARY).double().eval()
+    found = reconstruction_by_source(network, DATA, len(DATA), 5, seed=0)
+    scores = score(network, DATA, 5, seed=0)
+    assert found["posterior"].per_word == pytest.approx(scores.per_word()["reconstruction_per_word"])
+    assert found["posterior"].by_position == pytest.approx(scores.reconstruction_by_word_position())
+    names = {"posterior", "prior", "shuffled"}
+    if system == "vhcr-ud":
+        names |= {"prior_conv", "prior_utt", "shuffled_conv", "shuffled_utt"}
+    assert found.keys() == names
+    assert len({round(value.per_word, 9) for value in found.values()}) == len(names)
     network.decoder.from_sources.weight.data.zero_()
     deaf = reconstruction_by_source(network, DATA, len(DATA), 5, seed=0)
-    assert deaf["prior"] == pytest.approx(deaf["posterior"])
-    assert deaf["shuffled"] == pytest.approx(deaf["posterior"])
+    for name in names:
+        assert deaf[name].per_word == pytest.approx(deaf["posterior"].per_word), name
+        assert deaf[name].by_position == pytest.approx(deaf["posterior"].by_position)
+
+
+def test_each_level_is_replaced_alone():
+    """Deaf to z_utt, a decoder must not care where it comes from, while z_conv still tells."""
+    network = build(tiny.MODEL, tiny.system("vhcr-ud"), tiny.VOCABULARY).double().eval()
+    columns = network.decoder.from_sources.weight.data
+    sizes = (tiny.MODEL.context_size, tiny.MODEL.z_utt_size)
+    columns[:, sizes[0] : sum(sizes)] = 0.0
+    found = reconstruction_by_source(network, DATA, len(DATA), 5, seed=0)
+    for name in ("prior_utt", "shuffled_utt"):
+        assert found[name].per_word == pytest.approx(found["posterior"].per_word)
+    for name in ("prior_conv", "shuffled_conv"):
+        assert found[name].per_word != pytest.approx(found["posterior"].per_word, abs=1e-6)
 
 
 def test_a_probe_reads_what_is_there_and_nothing_from_noise():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.training import tiny
-from vhcr.evaluation.likelihood import importance_weighted_nll, log_weights, score
+from vhcr.evaluation.likelihood import Scores, importance_weighted_nll, log_weights, score
 from vhcr.models import build
 
 DATA = tiny.conversations(17, seed=4)
@@ -21,8 +21,8 @@ def test_batching_changes_no_score(system, reading):
     """The authors summed log weights over a batch before the log: their bound depended on its size."""
     network = model(system, reading=reading)
     one, many = (score(network, DATA, size, seed=1) for size in (1, 17))
-    for name in ("num_words", "reconstruction_error", "kl_utt", "kl_conv", "error_by_turn", "words_by_turn"):
-        np.testing.assert_allclose(getattr(one, name), getattr(many, name), rtol=1e-10, atol=1e-12)
+    for name, expected in vars(many).items():
+        np.testing.assert_allclose(getattr(one, name), expected, rtol=1e-10, atol=1e-12, err_msg=name)
 
 
 def test_scores_stand_in_the_order_of_the_split():
@@ -56,6 +56,47 @@ def test_the_release_reading_scores_no_first_turn():
     by_turn = scores.nll_per_word_by_turn()
     assert by_turn[0] is None
     assert all(value is not None for value in by_turn[1:])
+
+
+@pytest.mark.parametrize("reading", ["paper", "release"])
+def test_parts_by_length_and_position_add_up_to_the_whole_but_for_kl_conv(reading):
+    scores = score(model("vhcr-ud", reading=reading), DATA, 4, seed=1)
+    first = int(reading == "release")
+    lengths = [len(u) for i in range(len(DATA)) for u in DATA.utterances(i)[first:]]
+    counts = np.bincount(lengths)
+    np.testing.assert_array_equal(scores.utterances_by_length, counts)
+    at = [sum(length > position for length in lengths) for position in range(max(lengths))]
+    np.testing.assert_array_equal(scores.words_by_position, at)
+    for parts in (scores.reconstruction_by_length, scores.reconstruction_by_position):
+        assert parts.sum() == pytest.approx(scores.reconstruction_error.sum())
+    for parts in (scores.kl_by_length, scores.kl_by_turn):
+        assert parts.sum() == pytest.approx(scores.kl_utt.sum())
+    assert len(scores.reconstruction_by_word_position()) == max(lengths)
+    assert (scores.kl_per_word_by_turn()[0] is None) == (reading == "release")
+
+
+def test_bins_of_utterance_length_by_hand():
+    sizes = {name: np.zeros(2) for name in ("num_words", "reconstruction_error", "kl_utt", "kl_conv")}
+    scores = Scores(
+        **sizes,
+        error_by_turn=np.zeros((2, 1)),
+        words_by_turn=np.zeros((2, 1)),
+        kl_by_turn=np.zeros(1),
+        # One utterance of 1 word, two of 2, none of 3 or 4, one of 5.
+        utterances_by_length=np.array([0.0, 1, 2, 0, 0, 1]),
+        reconstruction_by_length=np.array([0.0, 1, 8, 0, 0, 10]),
+        kl_by_length=np.array([0.0, 1, 0, 0, 0, 5]),
+        words_by_position=np.array([4.0, 3]),
+        reconstruction_by_position=np.array([8.0, 3]),
+    )
+    first, last = scores.by_utterance_length(2)
+    assert (first["from"], first["to"], first["num_utterances"], first["num_words"]) == (1, 2, 3, 5)
+    assert first["nll_per_word"] == pytest.approx((1 + 8 + 1) / 5)
+    assert first["kl_utt_per_word"] == pytest.approx(1 / 5)
+    assert first["perplexity"] == pytest.approx(np.exp(2.0))
+    assert (last["from"], last["to"]) == (5, 6)
+    assert last["nll_per_word"] == pytest.approx((10 + 5) / 5)
+    assert scores.reconstruction_by_word_position() == [2.0, 1.0]
 
 
 @pytest.mark.parametrize("system", ["vhred", "vhcr-ud"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,15 +12,20 @@ from torch import Tensor
 
 from vhcr.batch import Batch, Conversations
 from vhcr.diagnostics.moments import Moments
+from vhcr.evaluation.likelihood import added, by_position, ratios
 from vhcr.models import HRED, Latents, Noise
-from vhcr.models.gaussian import DiagonalGaussian, draw_prior
+from vhcr.models.gaussian import DiagonalGaussian
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """Latent quantities over a split; arrays are float64, conversations in the split's order."""
+    """Latent quantities over a split; arrays are float64, conversations in the split's order.
+
+    Utterances are those that are scored: nothing has trained the latents of the others (the first, in the
+    ``release`` reading).
+    """
 
     conversation: NDArray[np.int64]  # [utterances]
     turn: NDArray[np.int64]  # [utterances]
@@ -43,14 +48,18 @@ def gather(model: HRED, data: Conversations, limit: int, batch_conversations: in
     with torch.inference_mode():
         for batch in data.batches(batch_conversations, limit):
             latents: Latents = model(batch.to(device), Noise(seed)).latents
-            rows.append(np.stack([batch.index[batch.conversation].numpy(), batch.turn.numpy()]))
+            scored = model.scored_rows(batch).bool()
+            where_from = torch.stack([batch.index[batch.conversation], batch.turn])
+            rows.append(where_from[:, scored].numpy())
             order.append(batch.index.numpy())
-            keep("h_cxt", latents.h_cxt)
+            scored = scored.to(device)
+            keep("h_cxt", latents.h_cxt[scored])
             for name in ("prior_utt", "posterior_utt", "posterior_conv"):
                 gaussian: DiagonalGaussian | None = getattr(latents, name)
                 if gaussian is not None:
-                    keep(f"{name}/mu", gaussian.mu)
-                    keep(f"{name}/var", gaussian.var)
+                    kept = scored if name.endswith("_utt") else slice(None)
+                    keep(f"{name}/mu", gaussian.mu[kept])
+                    keep(f"{name}/var", gaussian.var[kept])
     where = np.concatenate(rows, axis=1)
     by_row = np.lexsort((where[1], where[0]))
     by_conversation = np.argsort(np.concatenate(order), kind="stable")
@@ -87,54 +96,83 @@ def mutual_information(posterior: tuple[Floats, Floats], seed: int) -> tuple[flo
     """I(x; z) under q, in nats, and its standard error, from the aggregated posterior.
 
     Hoffman and Johnson (2016): E[log q(z | x) - log q(z)] with one z per x and q(z) the mean
-    of all posteriors. Biased low: it cannot
-    exceed log of the number of posteriors.
+    of all posteriors. Biased low: it cannot exceed log of the number of posteriors. Time grows with the
+    square of that number, memory with the number.
     """
     mu, var = posterior
     count = len(mu)
     z = mu + np.sqrt(var) * np.random.Generator(np.random.Philox(key=seed)).standard_normal(mu.shape)
+    precision = 1.0 / var
+    # (z - mu)^2 / var multiplied out, about the mean of all so that little cancels: products of matrices.
+    centre = mu.mean(axis=0)
+    mu, z = mu - centre, z - centre
+    constant = (mu**2 * precision).sum(1) + (np.log(2.0 * np.pi) + np.log(var)).sum(1)
     gained = np.empty(count)
-    constant = np.log(2.0 * np.pi) + np.log(var)
     for first in range(0, count, 256):
         chunk = z[first : first + 256]
-        log_q = -0.5 * (constant.sum(1) + (((chunk[:, None] - mu) ** 2) / var).sum(2))  # [chunk, count]
+        log_q = -0.5 * (chunk**2 @ precision.T - 2.0 * chunk @ (mu * precision).T + constant)
         own = log_q[np.arange(len(chunk)), np.arange(first, first + len(chunk))]
         top = log_q.max(axis=1)
         gained[first : first + 256] = own - (top + np.log(np.exp(log_q - top[:, None]).mean(axis=1)))
     return float(gained.mean()), float(gained.std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0
 
 
-def shuffled(batch: Batch) -> Callable[[DiagonalGaussian, DiagonalGaussian, Tensor], Tensor]:
-    """A draw that hands every utterance (or conversation) the posterior sample of another one."""
+Source = Literal["posterior", "prior", "shuffled"]
 
-    def draw(posterior: DiagonalGaussian, prior: DiagonalGaussian, eps: Tensor) -> Tensor:  # noqa: ARG001
-        assert len(eps) in (batch.num_rows, batch.num_conversations)
-        return posterior.sample(eps).roll(1, dims=0)
 
-    return draw
+class DrawFrom:
+    """Where z_conv and z_utt come from: their posterior, their prior, or the posterior of another one.
+
+    Called once for each level of a model, z_conv first; a fresh one serves one pass.
+    """
+
+    def __init__(self, batch: Batch, *sources: Source) -> None:
+        self._batch = batch
+        self._sources = iter(sources)
+
+    def __call__(self, posterior: DiagonalGaussian, prior: DiagonalGaussian, eps: Tensor) -> Tensor:
+        """The next level's z, [batch, latent] or [rows, latent]."""
+        assert len(eps) in (self._batch.num_rows, self._batch.num_conversations)
+        source = next(self._sources)
+        if source == "prior":
+            return prior.sample(eps)
+        sample = posterior.sample(eps)
+        return sample.roll(1, dims=0) if source == "shuffled" else sample
+
+
+class BySource(NamedTuple):
+    """Reconstruction error in nats with z from somewhere: per word, and per word at each position."""
+
+    per_word: float
+    by_position: list[float | None]
 
 
 def reconstruction_by_source(
     model: HRED, data: Conversations, limit: int, batch_conversations: int, seed: int
-) -> dict[str, float]:
-    """Reconstruction error per word with z from the posterior, from the prior, and from another's posterior.
+) -> dict[str, BySource]:
+    """Reconstruction error with z from the posterior, from the prior, and from another's posterior.
 
-    The gap between them is what the decoder gains from z, in nats per word.
+    The gap between them is what the decoder gains from z, in nats per word. Of a model with z_conv each level
+    is replaced alone too (``prior_conv``, ``shuffled_utt``, ...), the other staying with its posterior; that
+    of z_utt is then the posterior given the replaced z_conv.
     """
     device = next(model.parameters()).device
-    sums = dict.fromkeys(("posterior", "prior", "shuffled"), 0.0)
-    words = 0
+    ways: dict[str, tuple[Source, ...]] = {}
+    levels = 2 if model.z_conv_size else 1
+    for source in ("posterior", "prior", "shuffled"):
+        ways[source] = (source,) * levels
+        if levels == 2 and source != "posterior":
+            ways[f"{source}_conv"] = (source, "posterior")
+            ways[f"{source}_utt"] = ("posterior", source)
+    sums = {name: np.zeros((2, 1)) for name in ways}
     with torch.inference_mode():
         for cpu_batch in data.batches(batch_conversations, limit):
             batch = cpu_batch.to(device)
             h_enc = model.encode(batch)
-            noise = Noise(seed)
-            outputs = {
-                "posterior": model.score(batch, h_enc, noise),
-                "prior": model.score(batch, h_enc, noise, draw=draw_prior),
-                "shuffled": model.score(batch, h_enc, noise, draw=shuffled(batch)),
-            }
-            for name, output in outputs.items():
-                sums[name] += float(output.reconstruction_error.double().sum())
-            words += int(outputs["posterior"].num_words.sum())
-    return {name: value / max(words, 1) for name, value in sums.items()}
+            for name, sources in ways.items():
+                output = model.score(batch, h_enc, Noise(seed), draw=DrawFrom(batch, *sources))
+                sums[name] = added(sums[name], by_position(model, batch, output))
+    return {
+        name: BySource(float(errors.sum() / max(words.sum(), 1.0)), ratios(errors, words))
+        for name, (words, errors) in sums.items()
+    }

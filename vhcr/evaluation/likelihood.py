@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vhcr.batch import Conversations
-from vhcr.models import HRED, Noise
+from vhcr.batch import Batch, Conversations
+from vhcr.models import HRED, ModelOutput, Noise
 from vhcr.models.gaussian import sampled_kl
 from vhcr.models.objective import elbo
 
@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 
 # Words in flight in one pass of the importance-weighted bound, copies counted: bounds its memory.
 MAX_WORDS = 8192
+LENGTH_BIN = 5  # words of utterance length that share an entry
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,14 @@ class Scores:
     kl_conv: Floats  # [conversations]
     error_by_turn: Floats  # [conversations, turns]: reconstruction error + kl_utt of each turn
     words_by_turn: Floats  # [conversations, turns]
+    kl_by_turn: Floats  # [turns]: kl_utt, over the split
+    # Over the utterances of each length, EOS counted, [longest + 1]; kl_conv belongs to none of them.
+    utterances_by_length: Floats
+    reconstruction_by_length: Floats
+    kl_by_length: Floats
+    # Over the words at each position of their utterance, [longest].
+    words_by_position: Floats
+    reconstruction_by_position: Floats
 
     @property
     def nll(self) -> Floats:
@@ -56,9 +65,48 @@ class Scores:
 
         None where a turn is never scored (the first, in the ``release`` reading).
         """
-        words = np.sum(self.words_by_turn, axis=0)
-        errors = np.sum(self.error_by_turn, axis=0)
-        return [float(e / w) if w > 0 else None for e, w in zip(errors, words, strict=True)]
+        return ratios(self.error_by_turn.sum(0), self.words_by_turn.sum(0))
+
+    def kl_per_word_by_turn(self) -> list[float | None]:
+        """kl_utt per word of each turn."""
+        return ratios(self.kl_by_turn, self.words_by_turn.sum(0))
+
+    def reconstruction_by_word_position(self) -> list[float | None]:
+        """-log p of a word given z and the words before it, by its position in the utterance, in nats."""
+        return ratios(self.reconstruction_by_position, self.words_by_position)
+
+    def by_utterance_length(self, width: int = LENGTH_BIN) -> list[dict[str, float | int]]:
+        """The bound per word for utterances of 1 to ``width`` words, EOS counted, of the next ``width``, ...
+
+        kl_conv belongs to no utterance and is left out. Lengths that do not occur have no entry.
+        """
+        entries: list[dict[str, float | int]] = []
+        for first in range(1, len(self.utterances_by_length), width):
+            here = slice(first, first + width)
+            lengths = np.arange(len(self.utterances_by_length))[here]
+            words = float((self.utterances_by_length[here] * lengths).sum())
+            if words == 0:
+                continue
+            reconstruction, kl = (
+                float(sums[here].sum() / words) for sums in (self.reconstruction_by_length, self.kl_by_length)
+            )
+            entries.append(
+                {
+                    "from": first,
+                    "to": first + width - 1,
+                    "num_utterances": int(self.utterances_by_length[here].sum()),
+                    "num_words": int(words),
+                    "nll_per_word": reconstruction + kl,
+                    "kl_utt_per_word": kl,
+                    "perplexity": float(np.exp(reconstruction + kl)),
+                }
+            )
+        return entries
+
+
+def ratios(sums: Floats, counts: Floats) -> list[float | None]:
+    """Sums / counts, None where nothing was counted."""
+    return [float(s / n) if n > 0 else None for s, n in zip(sums, counts, strict=True)]
 
 
 def score(model: HRED, data: Conversations, batch_conversations: int, seed: int) -> Scores:
@@ -69,21 +117,58 @@ def score(model: HRED, data: Conversations, batch_conversations: int, seed: int)
     device = next(model.parameters()).device
     total, turns = len(data), int(data.num_turns.max())
     columns = {name: np.zeros(total) for name in ("num_words", "reconstruction_error", "kl_utt", "kl_conv")}
-    error_by_turn = np.zeros((total, turns))
-    words_by_turn = np.zeros((total, turns))
+    error_by_turn, words_by_turn = np.zeros((2, total, turns))
+    kl_by_turn = np.zeros(turns)
+    of_length, of_position = np.zeros((3, 1)), np.zeros((2, 1))
     with torch.inference_mode():
-        for batch in data.batches(batch_conversations):
-            output = model(batch.to(device), Noise(seed))
-            rows = batch.index.numpy()
-            by_turn = (output.reconstruction_error + output.kl_utt).double().cpu().numpy()
-            words = output.num_words.double().cpu().numpy()
+        for cpu_batch in data.batches(batch_conversations):
+            batch = cpu_batch.to(device)
+            output = model(batch, Noise(seed))
+            rows = cpu_batch.index.numpy()
+            reconstruction, kl_utt, words = (
+                value.double().cpu().numpy()
+                for value in (output.reconstruction_error, output.kl_utt, output.num_words)
+            )
             columns["num_words"][rows] = words.sum(1)
-            columns["reconstruction_error"][rows] = output.reconstruction_error.double().sum(1).cpu().numpy()
-            columns["kl_utt"][rows] = output.kl_utt.double().sum(1).cpu().numpy()
+            columns["reconstruction_error"][rows] = reconstruction.sum(1)
+            columns["kl_utt"][rows] = kl_utt.sum(1)
             columns["kl_conv"][rows] = output.kl_conv.double().cpu().numpy()
-            error_by_turn[rows, : batch.max_turns] = by_turn
+            error_by_turn[rows, : batch.max_turns] = reconstruction + kl_utt
             words_by_turn[rows, : batch.max_turns] = words
-    return Scores(**columns, error_by_turn=error_by_turn, words_by_turn=words_by_turn)
+            kl_by_turn[: batch.max_turns] += kl_utt.sum(0)
+            lengths = words.astype(np.int64).ravel()
+            parts = (np.ones(lengths.size), reconstruction.ravel(), kl_utt.ravel())
+            of_length = added(of_length, np.stack([np.bincount(lengths, part) for part in parts]))
+            of_position = added(of_position, by_position(model, batch, output))
+    of_length[:, 0] = 0.0  # turns that are not there, or not scored
+    return Scores(
+        **columns,
+        error_by_turn=error_by_turn,
+        words_by_turn=words_by_turn,
+        kl_by_turn=kl_by_turn,
+        utterances_by_length=of_length[0],
+        reconstruction_by_length=of_length[1],
+        kl_by_length=of_length[2],
+        words_by_position=of_position[0],
+        reconstruction_by_position=of_position[1],
+    )
+
+
+def by_position(model: HRED, batch: Batch, output: ModelOutput) -> Floats:
+    """Number and -log p of the scored words at each position of their utterance, [2, longest]."""
+    scored = model.scored_rows(batch)[batch.word_row].double()
+    position = batch.word_step.cpu().numpy()
+    parts = (scored, output.word_errors)
+    return np.stack([np.bincount(position, part.double().cpu().numpy()) for part in parts])
+
+
+def added(sums: Floats, more: Floats) -> Floats:
+    """The sum of two arrays [..., size], the shorter one as if it went on with zeros."""
+    size = max(sums.shape[-1], more.shape[-1])
+    total = np.zeros((*sums.shape[:-1], size))
+    total[..., : sums.shape[-1]] += sums
+    total[..., : more.shape[-1]] += more
+    return total
 
 
 def log_weights(
