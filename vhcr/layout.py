@@ -39,7 +39,7 @@ def trained(corpus: str, system: str, seed: int) -> Path:
 
 
 def evaluated(corpus: str, system: str, seed: int) -> Path:
-    """metrics.json, conversations.parquet, responses.parquet, provenance.json."""
+    """metrics.json, conversations.parquet, responses.parquet, control.parquet, provenance.json."""
     return DATA / "evaluated" / corpus / system / str(seed)
 
 

@@ -159,6 +159,23 @@ class TrainingParams(Section):
     patience_epochs: Positive | None = Field(description="Stop after so many epochs without a better bound.")
 
 
+class DiversityParams(Section):
+    """Several responses to one context: how different are they?"""
+
+    num_contexts: Positive = Field(description="Test contexts, drawn at random.")
+    num_samples: Annotated[int, Field(ge=2)] = Field(description="Responses to each.")
+
+
+class ControlParams(Section):
+    """Tables 6 and 7: whole conversations from chosen z_conv."""
+
+    num_pairs: Positive = Field(description="Pairs of z_conv to interpolate between (Table 6).")
+    num_points: Annotated[int, Field(ge=2)] = Field(description="Points on the way, both ends included.")
+    num_fixed: Positive = Field(description="z_conv that are held fixed (Table 7).")
+    num_samples: Positive = Field(description="Conversations from each of those, with z_utt drawn anew.")
+    num_turns: Positive
+
+
 class EvaluationParams(Section):
     """Section 4: bounds and embedding metrics."""
 
@@ -172,6 +189,8 @@ class EvaluationParams(Section):
     )
     bootstrap_samples: Positive = Field(description="Resamples behind each confidence interval.")
     num_samples_shown: Positive = Field(description="Conversations kept as examples for the report.")
+    diversity: DiversityParams
+    control: ControlParams
 
 
 class GenerationParams(Section):

@@ -6,7 +6,15 @@ import math
 
 import pytest
 
-from vhcr.evaluation.text_metrics import bleu, distinct, entropy, length_ratio, repetition, text_metrics
+from vhcr.evaluation.text_metrics import (
+    bleu,
+    distinct,
+    distinct_responses,
+    entropy,
+    length_ratio,
+    repetition,
+    text_metrics,
+)
 
 A = ["the", "cat", "sat", "on", "the", "mat"]
 B = ["i", "do", "n't", "know", "."]
@@ -77,3 +85,10 @@ def test_wrong_arguments_are_refused() -> None:
         bleu([A, B], [A])
     with pytest.raises(ValueError, match="order 0"):
         distinct([A], 0)
+
+
+def test_distinct_responses_by_hand() -> None:
+    # Two of three differ; one of one; the empty group counts nothing.
+    groups = [[["a"], ["a"], ["b"]], [["c", "d"]], []]
+    assert distinct_responses(groups) == pytest.approx((2 / 3 + 1) / 2)
+    assert distinct_responses([]) is None

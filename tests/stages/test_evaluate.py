@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,9 +10,13 @@ import pytest
 
 from tests.stages import project
 from vhcr import layout
+from vhcr.batch import Conversations
 from vhcr.errors import DataError
+from vhcr.evaluation.embedding_metrics import METRIC_VERSION
+from vhcr.models import build
 from vhcr.stages import evaluate, train
 from vhcr.tokenisation.vocabulary import Vocabulary
+from vhcr.training.run import TrainedRun
 
 SYSTEMS = ("hred", "vhcr-ud")
 
@@ -72,7 +77,7 @@ def test_rows_add_up_to_the_metrics_and_equal_runs_give_equal_bytes(params):
     assert (
         table["importance_weighted_nll"].notna().sum() == metrics["importance_bound_num_conversations"] == 5
     )
-    first = {name: (folder / name).read_bytes() for name in ("metrics.json", "responses.parquet")}
+    first = {name: (folder / name).read_bytes() for name in evaluate.WRITTEN if name != "provenance.json"}
     shutil.rmtree(folder)
     run(params, "vhcr-ud")
     assert {name: (folder / name).read_bytes() for name in first} == first
@@ -111,6 +116,76 @@ def test_hred_has_an_exact_likelihood_and_no_latent_diagnostics(params):
     assert metrics["kl_per_word"] == 0.0
     assert "active_units_utt" not in metrics["diagnostics"]
     assert set(metrics["diagnostics"]["probe"]["topic"]) == {"chance", "num_test", "h_cxt"}
+
+
+def test_tables_6_and_7_are_paths_between_draws_and_samples_of_one_draw(params):
+    folder, _ = run(params, "vhcr-ud")
+    table = pq.read_table(folder / "control.parquet").to_pandas()
+    wanted = params.corpus("toy").evaluation.control
+    paths = table[table["table"] == "interpolation"]
+    assert set(paths["path"]) == {"linear", "spherical"}
+    assert sorted(set(paths["position"])) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert len(paths) == 2 * wanted.num_pairs * wanted.num_points * wanted.num_turns
+    fixed = table[table["table"] == "fixed"]
+    assert len(fixed) == wanted.num_fixed * wanted.num_samples * wanted.num_turns
+    assert fixed["path"].isna().all()
+    assert fixed["position"].isna().all()
+    assert set(fixed["sample"]) == set(range(wanted.num_samples))
+    assert table["opening"].isna().all(), "a model of the paper's reading says the first utterance itself"
+    # Both paths have the same ends, and the same noise.
+    ends = paths[paths["position"].isin([0.0, 1.0])].set_index(["example", "position", "turn"])["text"]
+    assert (ends.groupby(level=[0, 1, 2]).nunique() == 1).all()
+
+
+def test_a_model_of_the_release_reading_is_given_the_first_utterance(params):
+    trained = TrainedRun.load(layout.trained("toy", "vhcr-ud", 0))
+    system = trained.params.system.model_copy(update={"reading": "release"})
+    released = replace(
+        trained,
+        params=trained.params.model_copy(update={"system": system}),
+        model=build(trained.params.model, system, len(trained.vocabulary)).eval(),
+    )
+    test = Conversations.load(layout.tokenised("toy") / "token_ids" / "test.parquet")
+    merged = params.corpus("toy")
+    rows = evaluate.controlled(released, test, merged.evaluation, merged.generation)
+    openings = [" ".join(trained.vocabulary.decode(test.utterances(i)[0])) for i in range(len(test))]
+    assert len(set(rows["opening"])) == 1
+    assert rows["opening"][0] in openings
+
+
+def test_a_model_without_z_conv_has_an_empty_table_of_the_same_columns(params):
+    folder, _ = run(params, "hred")
+    table = pq.read_table(folder / "control.parquet")
+    assert table.num_rows == 0
+    assert table.schema.equals(evaluate.CONTROL)
+
+
+def test_diversity_is_of_samples_to_one_context(params):
+    """HRED has nothing random but words: greedy decoding says one thing, again and again."""
+    _, metrics = run(params, "hred")
+    found, wanted = metrics["diversity"], params.corpus("toy").evaluation.diversity
+    assert (found["num_contexts"], found["num_samples"]) == (6, wanted.num_samples)
+    assert found["greedy"]["distinct_responses"] == pytest.approx(1 / wanted.num_samples)
+    assert found["greedy"]["embedding_diversity"] == pytest.approx(0.0, abs=1e-6)
+    assert found["sample"]["distinct_responses"] > 0.9
+    assert found["sample"]["embedding_diversity"] > 0.1
+
+
+def test_parts_by_length_turn_and_position_are_in_the_metrics(params):
+    folder, metrics = run(params, "vhcr-ud")
+    assert sum(entry["num_words"] for entry in metrics["by_utterance_length"]) == metrics["num_words"]
+    words = sum(entry["num_words"] * entry["nll_per_word"] for entry in metrics["by_utterance_length"])
+    without_conv = metrics["nll_per_word"] - metrics["kl_conv_per_word"]
+    assert words / metrics["num_words"] == pytest.approx(without_conv)
+    assert len(metrics["kl_utt_by_turn"]) == len(metrics["nll_by_turn"])
+    found = metrics["diagnostics"]
+    assert set(found["reconstruction_by_word_position_by_source"]) == {"posterior", "prior"}
+    assert (
+        found["mutual_information_utt"]["num_posteriors"] > found["mutual_information_conv"]["num_posteriors"]
+    )
+    protocol = json.loads((folder / "provenance.json").read_text())["protocol"]
+    assert protocol["metric_version"] == metrics["metric_version"] == METRIC_VERSION
+    assert {"context", "importance_weighting", "diagnostics", "evaluation", "generation"} <= set(protocol)
 
 
 def test_probes_read_every_label_from_every_representation(params):

@@ -40,6 +40,16 @@ def distinct(responses: Sequence[Words], order: int) -> float | None:
     return len(counts) / total if total else None
 
 
+def distinct_responses(groups: Sequence[Sequence[Words]]) -> float | None:
+    """Different responses / responses, of several responses to one context; the mean over contexts.
+
+    1 / group size where all are alike, 1 where none is. ``groups`` holds the responses to each context; null
+    without a response.
+    """
+    shares = [len({tuple(words) for words in group}) / len(group) for group in groups if group]
+    return math.fsum(shares) / len(shares) if shares else None
+
+
 def entropy(responses: Sequence[Words], order: int = 1) -> float | None:
     """Entropy of the responses' n-gram distribution, -sum p log p, in nats. Null without an n-gram.
 

@@ -1,11 +1,11 @@
-"""Stage evaluate: a trained run -> likelihood bounds, responses and their scores, diagnostics."""
+"""Stage evaluate: a trained run -> bounds, responses and their scores, Tables 6 and 7, diagnostics."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +17,17 @@ from vhcr.batch import Conversations
 from vhcr.diagnostics import latents as diagnostics
 from vhcr.diagnostics.probes import probe
 from vhcr.errors import DataError
-from vhcr.evaluation.embedding_metrics import METRIC_VERSION, WordVectors, embedding_scores, response_metrics
+from vhcr.evaluation.embedding_metrics import (
+    METRIC_VERSION,
+    WordVectors,
+    embedding_diversity,
+    embedding_scores,
+    response_metrics,
+)
 from vhcr.evaluation.likelihood import importance_weighted_nll, log_weights, score
-from vhcr.evaluation.text_metrics import text_metrics
-from vhcr.generation.respond import Responder
+from vhcr.evaluation.text_metrics import distinct, distinct_responses, text_metrics
+from vhcr.generation import control
+from vhcr.generation.respond import Continuation, Responder
 from vhcr.models import Noise
 from vhcr.params import EvaluationParams, GenerationParams, Params
 from vhcr.provenance import code_version, machine, versions
@@ -30,6 +37,20 @@ from vhcr.training.run import TrainedRun, choose_device
 
 log = logging.getLogger(__name__)
 
+CONTROL = pa.schema(
+    {
+        "table": pa.string(),  # "interpolation" (Table 6) or "fixed" (Table 7)
+        "path": pa.string(),  # "linear" or "spherical"; null for Table 7
+        "example": pa.int64(),  # number of the pair, or of the fixed z_conv
+        "position": pa.float64(),  # 0 to 1 on the path; null for Table 7
+        "sample": pa.int64(),
+        "turn": pa.int64(),
+        "opening": pa.string(),  # the first utterance where it is given, else null
+        "text": pa.string(),
+    }
+)
+
+WRITTEN = ("metrics.json", "provenance.json", "conversations.parquet", "responses.parquet", "control.parquet")
 BOUND_SAMPLES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # points of the convergence plot, up to K
 
 
@@ -56,10 +77,14 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
 
     conversations, metrics = likelihood(trained, splits["test"], evaluation)
     responses, metrics["responses"] = generate(trained, splits["test"], vectors, evaluation, generation)
+    metrics["diversity"] = diversity(trained, splits["test"], vectors, evaluation, generation)
     metrics["diagnostics"] = diagnose(trained, splits, read_labels(source / "labels.parquet"), evaluation)
 
     _write_table(out / "conversations.parquet", conversations)
     _write_table(out / "responses.parquet", responses)
+    _write_table(
+        out / "control.parquet", controlled(trained, splits["test"], evaluation, generation), CONTROL
+    )
     layout.write_json(out / "metrics.json", metrics)
     version = code_version()
     layout.write_json(
@@ -81,7 +106,7 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
             tracked.log_metrics(
                 {f"test/{name}": value for name, value in _numbers(metrics)}, step=trained.info["best_step"]
             )
-            tracked.log_artifacts([out / "metrics.json", out / "responses.parquet"], "evaluation")
+            tracked.log_artifacts([out / name for name in WRITTEN], "evaluation")
     per_word = (metrics["nll_per_word"], metrics["kl_per_word"])
     log.info("%s %s %d: nll %.4f, kl %.4f nats per word", corpus, system, seed, *per_word)
 
@@ -97,6 +122,14 @@ def protocol(evaluation: EvaluationParams, generation: GenerationParams) -> dict
         "context": f"the first {evaluation.context_turns} turns",
         "references": "the turns that follow, as token ids decoded; shorter conversations are left out",
         "feedback": "generated turns are fed back",
+        "importance_weighting": (
+            f"{evaluation.importance_samples} posterior samples a conversation, on at most "
+            f"{evaluation.importance_conversations} test conversations drawn at random by the seed"
+        ),
+        "diagnostics": (
+            f"the first {evaluation.importance_conversations} test conversations (all where the corpus has "
+            "labels), scored utterances only"
+        ),
         "evaluation": evaluation.model_dump(mode="json"),
         "generation": generation.model_dump(mode="json"),
     }
@@ -123,6 +156,9 @@ def likelihood(
         **scores.per_word(),
         "bound_is_exact": exact,
         "nll_by_turn": scores.nll_per_word_by_turn(),
+        "kl_utt_by_turn": scores.kl_per_word_by_turn(),
+        "by_utterance_length": scores.by_utterance_length(),
+        "reconstruction_by_word_position": scores.reconstruction_by_word_position(),
     }
     metrics["perplexity"] = float(np.exp(metrics["nll_per_word"]))
     chosen = np.sort(
@@ -196,6 +232,94 @@ def generate(
     return table, metrics
 
 
+def diversity(
+    trained: TrainedRun,
+    test: Conversations,
+    vectors: WordVectors,
+    evaluation: EvaluationParams,
+    generation: GenerationParams,
+) -> dict[str, Any]:
+    """How much several responses to one context differ, by decoding.
+
+    Once as responses are decoded in Table 3, where all that differs comes from the latents unless words are
+    sampled there, and once with every word sampled. The first sample is the response of Table 3.
+    """
+    wanted, decode = evaluation.diversity, trained.vocabulary.decode
+    fit = np.flatnonzero(test.num_turns > evaluation.context_turns)
+    drawn = np.random.Generator(np.random.Philox(key=evaluation.seed)).permutation(fit)
+    chosen = np.sort(drawn[: wanted.num_contexts]).tolist()
+    result: dict[str, Any] = {"num_contexts": len(chosen), "num_samples": wanted.num_samples}
+    contexts = [test.utterances(index)[: evaluation.context_turns] for index in chosen]
+    sampling = {"strategy": "sample", "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    ways = {generation.strategy: generation}
+    ways.setdefault("sample", generation.model_copy(update=sampling))
+    for name, params in ways.items():
+        if not chosen:
+            break
+        responder = Responder(trained.model, params, Noise(evaluation.seed), want_log_probs=False)
+        said = responder.respond(contexts, 1, index=chosen, samples=wanted.num_samples).token_ids
+        words = [decode(turns[0]) for turns in said]
+        groups = [
+            words[first : first + wanted.num_samples] for first in range(0, len(words), wanted.num_samples)
+        ]
+        result[name] = {
+            "embedding_diversity": embedding_diversity(groups, vectors),
+            "distinct_responses": distinct_responses(groups),
+            "distinct_1": distinct(words, 1),
+            "distinct_2": distinct(words, 2),
+        }
+    return result
+
+
+def controlled(
+    trained: TrainedRun, test: Conversations, evaluation: EvaluationParams, generation: GenerationParams
+) -> dict[str, list[Any]]:
+    """Tables 6 and 7: conversations along paths between two z_conv, and several from one z_conv.
+
+    Empty for a model without z_conv. One that never says the first utterance (reading ``release``) is given
+    that of a test conversation drawn by the seed. Columns as ``CONTROL``.
+    """
+    rows: dict[str, list[Any]] = {name: [] for name in CONTROL.names}
+    wanted, decode = evaluation.control, trained.vocabulary.decode
+    if trained.model.z_conv_size == 0:
+        return rows
+    responder = Responder(trained.model, generation, Noise(evaluation.seed), want_log_probs=False)
+    opening: list[int] | None = None
+    if not trained.model.reading.scores_first_utterance:
+        drawn = np.random.Generator(np.random.Philox(key=evaluation.seed)).integers(len(test))
+        opening = test.utterances(int(drawn))[0].tolist()
+
+    def keep(
+        table: str, path: str | None, example: int, places: list[float | None], made: Continuation
+    ) -> None:
+        samples = len(made.token_ids) // len(places)
+        for number, turns in enumerate(made.token_ids):
+            for turn, ids in enumerate(turns):
+                row = (table, path, example, places[number // samples], number % samples, turn)
+                given = None if opening is None else " ".join(decode(opening))
+                for name, value in zip(CONTROL.names, (*row, given, " ".join(decode(ids))), strict=True):
+                    rows[name].append(value)
+
+    ends = control.prior_z_conv(responder, 2 * wanted.num_pairs)
+    places: list[float | None] = [i / (wanted.num_points - 1) for i in range(wanted.num_points)]
+    for example in range(wanted.num_pairs):
+        for path in get_args(control.Way):
+            z_conv = control.interpolate(ends[2 * example], ends[2 * example + 1], wanted.num_points, path)
+            made = control.from_z_conv(responder, z_conv, wanted.num_turns, same_noise=True, opening=opening)
+            keep("interpolation", path, example, places, made)
+    fixed = control.prior_z_conv(responder, wanted.num_fixed, first=len(ends))
+    for example in range(wanted.num_fixed):
+        made = control.from_z_conv(
+            responder,
+            fixed[example : example + 1],
+            wanted.num_turns,
+            samples=wanted.num_samples,
+            opening=opening,
+        )
+        keep("fixed", None, example, [None], made)
+    return rows
+
+
 def diagnose(
     trained: TrainedRun,
     splits: Mapping[str, Conversations],
@@ -215,16 +339,28 @@ def diagnose(
         result["prior_variance_ratio"] = diagnostics.moments(test.prior_utt).variance_ratio()
         result["active_units_utt"] = diagnostics.moments(test.posterior_utt).active_units()
         result["kl_utt_per_dimension"] = diagnostics.kl_per_dimension(test.posterior_utt, test.prior_utt)
+        result["mutual_information_utt"] = information(test.posterior_utt, test.conversation < limit, params)
         sources = diagnostics.reconstruction_by_source(model, splits["test"], limit, size, params.seed)
-        result["reconstruction_per_word_by_source"] = sources
+        result["reconstruction_per_word_by_source"] = {name: s.per_word for name, s in sources.items()}
+        result["reconstruction_by_word_position_by_source"] = {
+            name: sources[name].by_position for name in ("posterior", "prior")
+        }
     if test.posterior_conv is not None:
         result["active_units_conv"] = diagnostics.moments(test.posterior_conv).active_units()
         result["kl_conv_per_dimension"] = diagnostics.kl_per_dimension(test.posterior_conv, None)
-        estimate, error = diagnostics.mutual_information(test.posterior_conv, params.seed)
-        result["mutual_information_conv"] = {"estimate": estimate, "standard_error": error}
+        result["mutual_information_conv"] = information(test.posterior_conv, slice(limit), params)
     if labels:
         result["probe"] = probe_labels(found, splits, labels)
     return result
+
+
+def information(
+    posterior: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], chosen: Any, params: EvaluationParams
+) -> dict[str, float | int]:
+    """I(x; z) with its standard error, and the number of posteriors, whose log is the most it can be."""
+    mu, var = (values[chosen] for values in posterior)
+    estimate, error = diagnostics.mutual_information((mu, var), params.seed)
+    return {"estimate": estimate, "standard_error": error, "num_posteriors": len(mu)}
 
 
 def probe_labels(
@@ -287,11 +423,11 @@ def read_labels(path: Path) -> dict[tuple[str, str], dict[tuple[str, int | None]
     return result
 
 
-def _write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+def _write_table(path: Path, columns: Mapping[str, Sequence[Any]], schema: pa.Schema | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        pq.write_table(pa.table(dict(columns)), temporary, compression="zstd")
+        pq.write_table(pa.table(dict(columns), schema=schema), temporary, compression="zstd")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
