@@ -90,13 +90,11 @@ prefect: $(STAMP)  ## Prefect's server and pages on http://127.0.0.1:4200
 
 deploy: export PREFECT_API_URL ?= http://$(HOST):$(PREFECT_PORT)/api
 deploy: $(STAMP)  ## show the flows of flows/prefect.yaml in Prefect's pages
-	@for pool in cpu gpu; do prefect work-pool inspect $$pool >/dev/null 2>&1 \
-		|| prefect work-pool create $$pool --type process; done
-	@prefect --no-prompt deploy --all --prefect-file flows/prefect.yaml
+	@python -m flows.deploy
 
 worker: export PREFECT_API_URL ?= http://$(HOST):$(PREFECT_PORT)/api
 worker: $(STAMP)  ## a Prefect worker that takes runs from POOL (cpu or gpu)
-	@prefect work-pool inspect $(POOL) >/dev/null 2>&1 || prefect work-pool create $(POOL) --type process
+	@python -m flows.deploy --pool $(POOL)
 	@prefect worker start --type process --pool $(POOL)
 
 bench: $(STAMP)  ## measure speed and memory; prints a table, writes JSON

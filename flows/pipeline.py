@@ -7,7 +7,6 @@ Each stage runs as `dvc repro --single-item`, so that afterwards `dvc repro` fin
 """
 
 import argparse
-import os
 import queue
 import re
 import sys
@@ -23,6 +22,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import graph, running
 from flows.settings import PipelineSettings
+from flows.tether import follow_worker
 from vhcr import layout
 from vhcr.errors import VhcrError
 
@@ -37,10 +37,9 @@ class PipelineError(VhcrError):
 def run_stage(stage: str, settings: PipelineSettings) -> bool:
     """Bring one stage up to date with DVC; returns whether anything had to run."""
     logger = get_run_logger()
-    cores = os.cpu_count() or 1
     environment = {"VHCR_FLOW_RUN_ID": str(flow_run.id)}
     if settings.parallel_stages > 1:
-        environment["OMP_NUM_THREADS"] = str(max(1, cores // settings.parallel_stages))
+        environment |= running.SHARED_CORES
     return running.reproduce(
         stage,
         logger.info,
@@ -58,6 +57,7 @@ def run_stage(stage: str, settings: PipelineSettings) -> bool:
 )
 def pipeline(settings: PipelineSettings = DEFAULT_SETTINGS) -> dict[str, bool]:
     """Run the graph of dvc.yaml up to the chosen targets; returns, per stage, whether it had to run."""
+    follow_worker()
     logger = get_run_logger()
     who = f"flow run {flow_run.name}"
     with running.hold_project(who, logger.warning, wait_seconds=settings.wait_minutes * 60):

@@ -23,6 +23,9 @@ from vhcr.errors import VhcrError
 STOP_SECONDS = 10.0  # a training leaves a checkpoint within this time
 BAR_SECONDS = 10.0  # a progress bar is repeated in the log no more often than this
 POLL_SECONDS = 2.0
+# For commands that run beside each other. The number of threads stays what it is, since a sum over other parts
+# rounds differently and a run would not come out the same; but threads that wait let others compute.
+SHARED_CORES = {"OMP_WAIT_POLICY": "PASSIVE"}
 ADVICE = (  # what DVC says after every stage, to people at a terminal
     "To track the changes with git, run:",
     "git add dvc.lock",
@@ -177,7 +180,7 @@ def stop_all() -> None:
 
 
 def reproduce(
-    stage: str,
+    stages: str | Sequence[str],
     on_line: Callable[[str], None],
     *,
     timeout_seconds: float,
@@ -185,7 +188,7 @@ def reproduce(
     environment: Mapping[str, str] | None = None,
     cwd: Path | str = ".",
 ) -> bool:
-    """Bring one stage up to date; returns whether anything had to run.
+    """Bring a stage up to date (or several, with all they need); returns whether anything had to run.
 
     While another DVC process holds the stage's files, say who and wait.
 
@@ -195,21 +198,26 @@ def reproduce(
     """
     give_up = time.monotonic() + wait_seconds
     said: tuple[str, ...] = ()
+    targets = ["--single-item", stages] if isinstance(stages, str) else list(stages)
+    stage = stages if isinstance(stages, str) else " ".join(stages)
+    ran = False
 
     def heard(line: str) -> None:
+        nonlocal ran
+        ran = ran or line.startswith("Running stage ")
         if line.strip() not in ADVICE:
             on_line(line)
 
     while True:
         done = run(
-            dvc("--wait-for-lock", "repro", "--single-item", stage),
+            dvc("--wait-for-lock", "repro", *targets),
             heard,
             timeout_seconds=timeout_seconds,
             environment=environment,
             cwd=cwd,
         )
         if done.status == 0:
-            return not any("didn't change, skipping" in line for line in done.lines)
+            return ran
         if not any(BUSY in line for line in done.lines):
             raise CommandError(f"{stage} failed (status {done.status})\n" + "\n".join(done.lines[-15:]))
         holders = tuple(line.strip() for line in done.lines if line.strip().startswith("(PID "))
@@ -223,9 +231,14 @@ def reproduce(
 
 @contextlib.contextmanager
 def hold_project(
-    who: str, on_wait: Callable[[str], None], *, wait_seconds: float, path: Path = Path(".work/project.lock")
+    who: str,
+    on_wait: Callable[[str], None],
+    *,
+    wait_seconds: float,
+    path: Path = Path(".work/project.lock"),
+    what: str = "the project",
 ) -> Iterator[None]:
-    """One flow at a time runs the project; a second one is told who does, and waits.
+    """One flow at a time runs the project (or ``what``); a second one is told who does, and waits.
 
     The lock goes with the process, however that ends.
 
@@ -243,9 +256,9 @@ def hold_project(
             except BlockingIOError:
                 holder = _holder(path)
                 if time.monotonic() >= give_up:
-                    raise ProjectHeldError(f"the project is held by {holder}") from None
+                    raise ProjectHeldError(f"{what} is held by {holder}") from None
                 if holder != said:
-                    on_wait(f"waiting: the project is held by {holder}")
+                    on_wait(f"waiting: {what} is held by {holder}")
                     said = holder
                 time.sleep(min(POLL_SECONDS, max(0.0, give_up - time.monotonic())))
         file.truncate(0)

@@ -1,23 +1,49 @@
-"""What a flow can be asked for: the form that Prefect's pages show, with its bounds and defaults."""
+"""What a flow can be asked for: the forms that Prefect's pages show, with their bounds and defaults.
 
-from typing import Annotated
+The dials of a training are those of ``vhcr.params``, made optional: a dial that is left alone keeps the value
+that params.yaml gives it. Names and values are read from params.yaml when the forms are made (`make deploy`).
+"""
 
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic.fields import FieldInfo
+
+from vhcr.errors import ParameterError
+from vhcr.params import (
+    EvaluationParams,
+    GenerationParams,
+    ModelParams,
+    Params,
+    Section,
+    SystemParams,
+    TrainingParams,
+)
 
 Target = Annotated[str, Field(pattern=r"^[a-z]+(@[a-z0-9._-]+)?$")]
+Minutes = Annotated[float, Field(gt=0, le=60 * 24 * 14)]
+Wait = Annotated[float, Field(ge=0, le=60 * 24 * 14)]
+MAX_MEMBERS = 200  # of a comparison; more are a slip of the finger
 
 
-class PipelineSettings(BaseModel):
-    """How far to run the graph of dvc.yaml, and how patiently. What runs is `active` in params.yaml."""
+class Settings(BaseModel):
+    """Frozen, and closed to keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PipelineSettings(Settings):
+    """How far to run the graph of dvc.yaml, and how patiently. What runs is `active` in params.yaml."""
 
     targets: tuple[Target, ...] = Field(
         default=(),
         description="Stages to bring up to date, with all they need: report, train@toy-hred-0. None: all.",
     )
     parallel_stages: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=2, description="Independent stages run at once, each with its share of the cores."
+        default=2, description="Independent stages run at once."
     )
     download_retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=3, description="How often a failed download is tried again."
@@ -25,9 +51,150 @@ class PipelineSettings(BaseModel):
     retry_delay_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
         default=10, description="Wait before the first retry; doubled before each further one."
     )
-    stage_timeout_minutes: Annotated[float, Field(gt=0, le=60 * 24 * 14)] = Field(
+    stage_timeout_minutes: Minutes = Field(
         default=60 * 24, description="A stage that takes longer is stopped and counts as failed."
     )
-    wait_minutes: Annotated[float, Field(ge=0, le=60 * 24 * 14)] = Field(
+    wait_minutes: Wait = Field(
         default=60 * 12, description="How long to wait while somebody else runs the project."
+    )
+
+
+@cache
+def project() -> Params | None:
+    """params.yaml as it lies here, or None where it cannot be read: the forms then list no names."""
+    try:
+        return Params.load() if Path("params.yaml").is_file() else None
+    except ParameterError:
+        return None
+
+
+def _names(part: Literal["corpora", "systems"]) -> Any:
+    """The schema of a name: those that params.yaml defines, as a list to choose from."""
+    known = getattr(project(), part, ())
+    return {"enum": list(known)} if known else {}
+
+
+def _known(part: Literal["corpora", "systems"]) -> Any:
+    def check(name: str) -> str:
+        known = getattr(project(), part, ())
+        if known and name not in known:
+            raise ValueError(f"not defined in params.yaml; known: {', '.join(known)}")
+        return name
+
+    return AfterValidator(check)
+
+
+# For a type checker plain names; for the form, lists to choose from.
+CorpusName: TypeAlias = Annotated[str, _known("corpora"), Field(json_schema_extra=_names("corpora"))]
+SystemName: TypeAlias = Annotated[str, _known("systems"), Field(json_schema_extra=_names("systems"))]
+
+
+def _active(part: Literal["corpora", "systems"]) -> str:
+    """What the form proposes: the first corpus, the last system that params.yaml has active."""
+    params = project()
+    if params is None:
+        return "toy" if part == "corpora" else "vhcr-ud"
+    return params.active.corpora[0] if part == "corpora" else params.active.systems[-1]
+
+
+def _present_values(section: str, dial: str) -> str:
+    """What a dial is where nobody touches it: "0.0001; toy 0.003, cornell-small 0.001"."""
+    params = project()
+    if params is None:
+        return "as in params.yaml"
+    if section == "system":
+        values = {name: getattr(params.system(name), dial) for name in params.systems}
+    else:
+        values = {name: getattr(getattr(params.corpus(name), section), dial) for name in params.corpora}
+    groups: dict[str, list[str]] = {}
+    for name, value in values.items():
+        groups.setdefault(_shown(value), []).append(name)
+    usual = max(groups, key=lambda value: len(groups[value]))
+    others = [f"{', '.join(names)}: {value}" for value, names in groups.items() if value != usual]
+    return "; ".join([usual, *others])
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def dials(section: str, schema: type[Section]) -> type[Settings]:
+    """A section of params.yaml with every dial optional: bounds as there, left alone by default."""
+    fields: dict[str, Any] = {}
+    for name, field in schema.model_fields.items():
+        said = f"{field.description} " if field.description else ""
+        fields[name] = (
+            _optional(field),
+            Field(
+                default=None,
+                description=f"{said}Left empty: {_present_values(section, name)}.",
+                json_schema_extra=_without_null,
+            ),
+        )
+    return create_model(
+        f"{schema.__name__.removesuffix('Params')}Dials",
+        __base__=Settings,
+        __doc__=f"{(schema.__doc__ or '').strip()} What is left empty stays as in params.yaml.",
+        **fields,
+    )
+
+
+def _optional(field: FieldInfo) -> Any:
+    annotated: Any = field.annotation
+    for constraint in field.metadata:
+        annotated = Annotated[annotated, constraint]
+    return annotated | None
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    """A form shows "a number or null" as a choice of types; an empty field already means null."""
+    schema.pop("default", None)
+    offered = [option for option in schema.pop("anyOf", ()) if option != {"type": "null"}]
+    if len(offered) == 1:
+        schema.update(offered[0])
+    elif offered:
+        schema["anyOf"] = offered
+
+
+ModelDials = dials("model", ModelParams)
+SystemDials = dials("system", SystemParams)
+TrainingDials = dials("training", TrainingParams)
+EvaluationDials = dials("evaluation", EvaluationParams)
+GenerationDials = dials("generation", GenerationParams)
+
+
+def chosen(section: BaseModel) -> Mapping[str, Any]:
+    """The dials that somebody touched."""
+    return section.model_dump(mode="json", exclude_none=True)
+
+
+class TrainSettings(Settings):
+    """One system on one corpus, with settings of one's own; nothing that DVC keeps is touched."""
+
+    corpus: CorpusName = Field(
+        default=_active("corpora"), description="What to train on; prepared first if need be."
+    )
+    system: SystemName = Field(
+        default=_active("systems"), description="What to train: a system of params.yaml."
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="Seed of this run.")
+    training: TrainingDials = Field(default_factory=TrainingDials)  # type: ignore[valid-type]
+    model: ModelDials = Field(default_factory=ModelDials)  # type: ignore[valid-type]
+    system_dials: SystemDials = Field(default_factory=SystemDials)  # type: ignore[valid-type]
+    evaluation: EvaluationDials = Field(default_factory=EvaluationDials)  # type: ignore[valid-type]
+    generation: GenerationDials = Field(default_factory=GenerationDials)  # type: ignore[valid-type]
+    training_limit_minutes: Minutes = Field(
+        default=60 * 24 * 7,
+        description="A training that takes longer is stopped, leaves a checkpoint, and counts as failed; "
+        "a retry goes on from there.",
+    )
+    stage_limit_minutes: Minutes = Field(
+        default=60 * 24, description="The same for preparing, evaluating and reporting."
+    )
+    wait_minutes: Wait = Field(
+        default=60 * 12, description="How long to wait while another run has the same settings."
     )

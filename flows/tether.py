@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 
+from vhcr.tether import end_with_parent
+
 PR_SET_PDEATHSIG = 1
 
 
@@ -15,6 +17,12 @@ def tether(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it died before we asked
         sys.exit(128 + signal.SIGTERM)
+
+
+def follow_worker() -> None:
+    """In a flow that a worker started: end when the worker does, as if it had asked for that."""
+    if "PREFECT__FLOW_RUN_ID" in os.environ:
+        end_with_parent()
 
 
 if __name__ == "__main__":

@@ -115,41 +115,45 @@ class EmbeddingParams(Section):
 class ModelParams(Section):
     """Sizes of the networks; units are dimensions and layers."""
 
-    embedding_size: Positive
+    embedding_size: Positive = Field(description="Word vectors.")
     encoder_size: Positive = Field(description="f_enc, per direction.")
     context_size: Positive = Field(description="f_cxt.")
     decoder_size: Positive = Field(description="f_dec.")
     conversation_encoder_size: Positive = Field(description="f_conv, per direction.")
-    z_utt_size: Positive
-    z_conv_size: Positive
-    encoder_layers: Positive
-    context_layers: Positive
-    decoder_layers: Positive
-    conversation_encoder_layers: Positive
+    z_utt_size: Positive = Field(description="Latent of an utterance.")
+    z_conv_size: Positive = Field(description="Latent of a conversation.")
+    encoder_layers: Positive = Field(description="Layers of f_enc.")
+    context_layers: Positive = Field(description="Layers of f_cxt.")
+    decoder_layers: Positive = Field(description="Layers of f_dec.")
+    conversation_encoder_layers: Positive = Field(description="Layers of f_conv.")
 
 
 class SystemParams(Section):
     """What tells the systems of the paper apart."""
 
-    architecture: Literal["hred", "vhred", "vhcr"]
+    architecture: Literal["hred", "vhred", "vhcr"] = Field(description="No latents, z_utt, or both.")
     reading: Literal["paper", "release"] = Field(description="The paper's text, or the authors' program.")
     word_drop: Probability = Field(description="Decoder input words replaced by UNK (section 3.3).")
     utterance_drop: Probability = Field(description="Utterance vectors replaced by h_unk (section 3.5).")
-    bag_of_words_weight: Annotated[float, Field(ge=0.0)]
+    bag_of_words_weight: Annotated[float, Field(ge=0.0)] = Field(
+        description="Weight of the bag-of-words loss beside the bound; 0 leaves it out."
+    )
     decoder_sees_context: bool = Field(description="False: the decoder sees latents alone (Eq. 13).")
 
 
 class TrainingParams(Section):
     """Optimisation and its schedule."""
 
-    num_epochs: Positive
+    num_epochs: Positive = Field(description="Passes over the training split.")
     max_steps: Positive | None = Field(description="Stop after this many steps, whatever the epoch.")
-    batch_conversations: Positive
-    learning_rate: Annotated[float, Field(gt=0.0)]
-    gradient_clip_norm: Annotated[float, Field(gt=0.0)]
+    batch_conversations: Positive = Field(description="Conversations per step.")
+    learning_rate: Annotated[float, Field(gt=0.0)] = Field(description="Of Adam.")
+    gradient_clip_norm: Annotated[float, Field(gt=0.0)] = Field(
+        description="Longer gradients are scaled down."
+    )
     kl_annealing_steps: NonNegative = Field(description="Linear steps of the KL weight from 0 to 1 (Eq. 12).")
-    precision: Literal["float32", "bfloat16"]
-    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["float32", "bfloat16"] = Field(description="bfloat16: mixed, parameters in float32.")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="auto: a GPU where there is one.")
     num_threads: NonNegative = Field(description="CPU threads; 0 takes all cores.")
     checkpoint_seconds: Annotated[float, Field(gt=0.0)] = Field(
         description="Longest time between checkpoints."
@@ -179,8 +183,8 @@ class ControlParams(Section):
 class EvaluationParams(Section):
     """Section 4: bounds and embedding metrics."""
 
-    batch_conversations: Positive
-    seed: NonNegative
+    batch_conversations: Positive = Field(description="Conversations scored at once.")
+    seed: NonNegative = Field(description="Seed of the draws that the metrics need.")
     importance_samples: Positive = Field(description="Draws K of the importance-weighted bound.")
     importance_conversations: Positive = Field(description="Test conversations that bound is computed on.")
     context_turns: Positive = Field(description="Turns given before the model responds.")
@@ -196,11 +200,11 @@ class EvaluationParams(Section):
 class GenerationParams(Section):
     """How responses are decoded."""
 
-    strategy: Literal["greedy", "sample", "beam"]
+    strategy: Literal["greedy", "sample", "beam"] = Field(description="How the next word is chosen.")
     max_words: Annotated[int, Field(ge=2)] = Field(description="Longest generated utterance, EOS included.")
-    beam_size: Positive
+    beam_size: Positive = Field(description="Hypotheses kept; 1 is greedy.")
     length_penalty: Annotated[float, Field(ge=0.0)] = Field(description="Score = log p / words ** penalty.")
-    temperature: Annotated[float, Field(gt=0.0)]
+    temperature: Annotated[float, Field(gt=0.0)] = Field(description="Of sampling; below 1 is safer.")
     top_k: NonNegative = Field(description="Sample among the k likeliest words; 0 means all.")
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="Nucleus sampling mass.")
     z_conv_from: Literal["posterior", "prior"] = Field(description="q(z_conv | context), or N(0, I).")
@@ -322,6 +326,20 @@ class Params:
         if not isinstance(values, Mapping):
             raise ParameterError(f"{path}: expected a mapping at the top level")
         return cls(values, origin=str(path))
+
+    def changed(self, values: Mapping[str, Any], origin: str | None = None) -> Params:
+        """The same with ``values`` laid over the file, key by key; lists are replaced as a whole.
+
+        Raises:
+            ParameterError: the outcome does not fit the schema.
+        """
+        return Params(_merge(self._values, values), origin or self.origin)
+
+    def text(self) -> str:
+        """All of it as YAML: what ``load`` would read."""
+        import yaml
+
+        return yaml.safe_dump(self._values, sort_keys=False, allow_unicode=True, width=100)
 
     @cached_property
     def corpora(self) -> tuple[str, ...]:

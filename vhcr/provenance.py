@@ -27,8 +27,11 @@ class CodeVersion(NamedTuple):
 def code_version(root: Path | str = ".") -> CodeVersion:
     """The commit that ``root`` is at, and whether its code differs from that commit.
 
-    New files count as a difference; changed parameters do not, being recorded with every run.
+    New files count as a difference; changed parameters do not, being recorded with every run. In a folder
+    that links to the code elsewhere (a run that a flow made), that place is meant.
     """
+    code = Path(root) / CODE[0]
+    root = code.resolve().parent if code.is_symlink() else root
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     if commit is None:
         return CodeVersion(None, dirty=False)

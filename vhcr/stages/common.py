@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import inspect
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from vhcr.errors import VhcrError
 from vhcr.params import Params
+from vhcr.tether import end_with_parent
 
 
 def stage_main(run: Callable[..., None], argv: list[str] | None = None) -> None:
@@ -29,6 +31,10 @@ def stage_main(run: Callable[..., None], argv: list[str] | None = None) -> None:
         parser.add_argument("--seed", required=True, type=int, help="seed of this run")
     arguments: dict[str, Any] = vars(parser.parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if "DVC_STAGE" in os.environ:
+        # DVC that is killed cannot stop its stage, which would go on by itself and keep a core. As it is, a
+        # training leaves a checkpoint, and everything else ends.
+        end_with_parent()
     try:
         params = Params.load(arguments.pop("params"))
         run(params, **arguments)

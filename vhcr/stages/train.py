@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +27,16 @@ from vhcr.recording import MlflowRun, experiment_name, run_tags
 from vhcr.stages.common import stage_main
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.lock import hold
-from vhcr.training.loop import Interrupted, Observer, adam, fit
+from vhcr.training.loop import Interrupted, Observer, Progress, adam, fit
 from vhcr.training.parallel import join
 from vhcr.training.progress import TerminalProgress
 from vhcr.training.run import RUN_FORMAT, RunParams, choose_device, curves_csv, identity, set_up_cpu
-from vhcr.training.state import TrainState
+from vhcr.training.state import Row, TrainState
 
 log = logging.getLogger(__name__)
 
+PROGRESS = "@progress "  # a line of output that begins so is for a flow, where VHCR_PROGRESS is set
+PROGRESS_SECONDS = 2.0
 STOPPED = 3  # exit status after SIGTERM or SIGINT: a checkpoint was left, run again to resume
 
 
@@ -43,8 +49,10 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
             f"{layout.validated(corpus) / 'validation.json'}: the data of {corpus!r} is not valid"
         )
     run_params = RunParams(model=merged.model, system=params.system(system), training=merged.training)
+    observers = [ProgressLines()] if os.environ.get("VHCR_PROGRESS") else []
+    folder = layout.trained(corpus, system, seed)
     try:
-        train_into(layout.trained(corpus, system, seed), corpus, system, seed, run_params)
+        train_into(folder, corpus, system, seed, run_params, observers=observers)
     except Interrupted as interrupted:
         log.warning("%s", interrupted)
         raise SystemExit(STOPPED) from None
@@ -126,6 +134,7 @@ def train_into(
                 tracked.log_dataset(corpus, manifest["data_hash"], str(source), manifest["splits"]["train"])
                 tracked.log_rows(state.position.rows)  # what an earlier attempt recorded but could not send
                 info["mlflow_run_id"] = tracked.run_id
+                log.info("MLflow run %s", tracked.run_id)
             bar = open_run.enter_context(TerminalProgress(f"{corpus} {system} seed {seed}"))
             watching: list[Observer] = [bar, *observers]
             if tracked is not None:
@@ -149,6 +158,23 @@ def train_into(
                 tracked.log_artifacts([folder / name for name in kept])
     shutil.rmtree(work)
     return info
+
+
+class ProgressLines:
+    """An observer that prints how far a run is, as JSON, for whoever reads the output."""
+
+    def __init__(self) -> None:
+        self._printed = -PROGRESS_SECONDS
+
+    def recorded(self, rows: Sequence[Row], words_per_second: float) -> None:
+        """Nothing: the curves have their own place."""
+
+    def progress(self, progress: Progress) -> None:
+        """A line every few seconds, and one for the last step."""
+        now = time.monotonic()
+        if now - self._printed >= PROGRESS_SECONDS or progress.step == progress.total_steps:
+            self._printed = now
+            print(PROGRESS + json.dumps(asdict(progress)), flush=True)
 
 
 def track(work: Path, info: dict[str, Any], params: RunParams, tags: dict[str, str]) -> MlflowRun:

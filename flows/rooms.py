@@ -1,0 +1,149 @@
+"""A room: a small DVC project of its own, where one run with settings of one's own is made.
+
+    runs/<corpus>/<system>-<seed>-<digest of its settings>/
+        params.yaml dvc.yaml     the project's, with the settings laid over them
+        vhcr -> ../../../vhcr    the project's code
+        .work -> ../../../.work  the project's checkpoints in progress, so that one run resumes another's
+        data/ reports/           as in the project
+
+DVC keeps one cache for both: what the project has made already, prepared data above all, is taken from there.
+Nothing of the project (params.yaml, dvc.lock, outputs) is ever touched.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows import running
+from flows.graph import dvc
+from flows.settings import TrainSettings, chosen
+from vhcr import layout, recording
+from vhcr.params import Params, fingerprint
+
+RUNS = Path("runs")
+CONFIG = """# Made by a flow; `dvc` works here as in the project.
+[core]
+    no_scm = true
+    analytics = false
+    check_update = false
+[cache]
+    dir = {cache}
+    type = reflink,hardlink,copy
+"""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where it lies, what it is about, and its parameters; ``root`` is the project."""
+
+    root: Path
+    folder: Path
+    corpus: str
+    system: str
+    seed: int
+    params: Params
+
+    @property
+    def run(self) -> str:
+        """The run as DVC names it: ``train@`` or ``evaluate@`` goes before."""
+        return f"{self.corpus}-{self.system}-{self.seed}"
+
+    @property
+    def trained(self) -> Path:
+        """The folder of the trained run."""
+        return self.folder / layout.trained(self.corpus, self.system, self.seed)
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.folder / layout.report(self.corpus) / "index.html"
+
+    @contextlib.contextmanager
+    def held(self, who: str, on_wait: Callable[[str], None], wait_seconds: float) -> Iterator[None]:
+        """One flow at a time works in a room; the next one waits, and is told for whom.
+
+        Raises:
+            ProjectHeldError: it was held for longer than ``wait_seconds``.
+        """
+        shown = str(self.folder.relative_to(self.root))
+        lock = self.root / ".work" / "rooms" / f"{shown.replace(os.sep, '-')}.lock"
+        with running.hold_project(who, on_wait, wait_seconds=wait_seconds, path=lock, what=shown):
+            yield
+
+    def furnish(self) -> None:
+        """Make the room, or bring its code, graph and parameters up to date."""
+        for folder in (self.folder / ".dvc", self.root / ".work"):
+            folder.mkdir(parents=True, exist_ok=True)
+        cache = os.path.relpath(_cache(self.root), self.folder / ".dvc")
+        layout.write_text(self.folder / ".dvc" / "config", CONFIG.format(cache=cache))
+        layout.write_text(self.folder / "params.yaml", self.params.text())
+        for name in ("dvc.yaml", ".dvcignore"):
+            layout.write_text(self.folder / name, (self.root / name).read_text(encoding="utf-8"))
+        for name in ("vhcr", ".work"):
+            link = self.folder / name
+            if not link.is_symlink():
+                link.symlink_to(os.path.relpath(self.root / name, self.folder), target_is_directory=True)
+
+    def environment(self, flow_run_id: str) -> dict[str, str]:
+        """What a stage that runs here has to know."""
+        known = {
+            "VHCR_FLOW_RUN_ID": flow_run_id,
+            "VHCR_PROGRESS": "lines",
+            "MLFLOW_TRACKING_URI": recording.tracking_uri(),
+        }
+        if sources := os.environ.get("VHCR_SOURCES"):
+            known["VHCR_SOURCES"] = str((self.root / sources).resolve())
+        return known
+
+
+def of(settings: TrainSettings, root: Path | str = ".") -> Room:
+    """The room of a run; the same settings, params.yaml being the same, always lead to the same one.
+
+    Raises:
+        ParameterError: the settings do not fit together with params.yaml.
+    """
+    root = Path(root).resolve()
+    project = Params.load(root / "params.yaml")
+    params = project.changed(
+        {
+            "active": {
+                "corpora": [settings.corpus],
+                "systems": [settings.system],
+                "seeds": [settings.seed],
+            },
+            "corpora": {settings.corpus: _own(settings)},
+            "systems": {settings.system: chosen(settings.system_dials)},
+        }
+    )
+    params = params.changed({"corpora": {settings.corpus: _absolute(params, settings.corpus, root)}})
+    corpus, system = params.corpus(settings.corpus), params.system(settings.system)
+    digest = fingerprint(corpus, system, settings.seed)[:8]
+    folder = root / RUNS / settings.corpus / f"{settings.system}-{settings.seed}-{digest}"
+    return Room(root, folder, settings.corpus, settings.system, settings.seed, params)
+
+
+def _own(settings: TrainSettings) -> Mapping[str, Any]:
+    sections = ("training", "model", "evaluation", "generation")
+    return {section: chosen(getattr(settings, section)) for section in sections}
+
+
+def _absolute(params: Params, corpus: str, root: Path) -> Mapping[str, Any]:
+    """Local files that a corpus names, found from the room too."""
+    merged = params.corpus(corpus)
+    sections = {"source": merged.source.path, "embeddings": merged.embeddings.path}
+    return {name: {"path": str((root / path).resolve())} for name, path in sections.items() if path}
+
+
+def _cache(root: Path) -> Path:
+    """Where the project keeps DVC's cache.
+
+    Raises:
+        CommandError: DVC cannot say.
+    """
+    done = running.run(dvc("cache", "dir"), lambda _: None, timeout_seconds=60, cwd=root)
+    if done.status or not done.lines:
+        raise running.CommandError("dvc cache dir: " + "\n".join(done.lines))
+    return root / done.lines[-1]

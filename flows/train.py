@@ -1,0 +1,231 @@
+"""Train, evaluate and report one system on one corpus, with settings of one's own.
+
+    python -m flows.train --corpus toy --system vhcr-ud training.num_epochs=3
+
+What happens lies in a folder of its own (see ``flows.rooms``); stopped at any moment, the next attempt with
+the same settings goes on from the last checkpoint, in the same MLflow run.
+"""
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pydantic
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from flows import rooms, running
+from flows.rooms import Room
+from flows.settings import TrainSettings
+from flows.tether import follow_worker
+from vhcr import layout
+from vhcr.errors import VhcrError
+
+DEFAULT_SETTINGS = TrainSettings()
+PROGRESS = "@progress "  # how vhcr.stages.train begins a line that is meant for us
+MLFLOW = re.compile(r"MLflow run ([0-9a-f]{32})")
+SHOW_SECONDS = 2.0
+
+STEPS = {  # step -> the stages that belong to it; the last is run alone, unless it brings several
+    "prepare": ("validate@{corpus}", "embeddings@{corpus}"),
+    "train": ("train@{run}",),
+    "evaluate": ("evaluate@{run}",),
+    "report": ("report@{corpus}",),
+}
+
+
+@flow(
+    name="train",
+    description="Train, evaluate and report one system on one corpus, with settings of one's own.",
+    flow_run_name="{settings.corpus} {settings.system} {settings.seed}",
+    validate_parameters=True,
+)
+def train(settings: TrainSettings = DEFAULT_SETTINGS) -> dict[str, Any]:
+    """One run in a folder of its own; returns where it lies and its numbers."""
+    follow_worker()
+    logger = get_run_logger()
+    room = rooms.of(settings)
+    logger.info("working in %s", room.folder)
+    wait = settings.wait_minutes * 60
+    with room.held(f"flow run {flow_run.name}", logger.warning, wait):
+        room.furnish()
+        find_mlflow(room.corpus)
+        try:
+            for step in STEPS:
+                run_step.with_options(name=step, task_run_name=step, tags=[step])(step, room, settings)
+        finally:
+            running.stop_all()
+        return link_results(room)
+
+
+@task(name="step", cache_policy=NO_CACHE, persist_result=False)
+def run_step(step: str, room: Room, settings: TrainSettings) -> bool:
+    """One step of a run, by DVC; returns whether anything had to run."""
+    return bring(step, room, settings, get_run_logger().info)
+
+
+def bring(step: str, room: Room, settings: TrainSettings, log: Callable[[str], None]) -> bool:
+    """Bring a step up to date in its room, and show how far a training is."""
+    stages = [stage.format(corpus=room.corpus, run=room.run) for stage in STEPS[step]]
+    minutes = settings.training_limit_minutes if step == "train" else settings.stage_limit_minutes
+    ran = running.reproduce(
+        stages[0] if len(stages) == 1 else stages,
+        Listener(room, log) if step == "train" else log,
+        timeout_seconds=minutes * 60,
+        wait_seconds=settings.wait_minutes * 60,
+        environment=room.environment(str(flow_run.id)),
+        cwd=room.folder,
+    )
+    if step == "train" and not ran:
+        log("these very settings were trained before: nothing to do")
+    return ran
+
+
+class Listener:
+    """Hears a training: its progress goes to an artifact, its MLflow run to a link, the rest to the log."""
+
+    def __init__(self, room: Room, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._room = room
+        self._artifact: UUID | None = None
+        self._shown = 0.0
+
+    def __call__(self, line: str) -> None:
+        """One line of output."""
+        if line.startswith(PROGRESS):
+            self._show(json.loads(line.removeprefix(PROGRESS)))
+            return
+        self._log(line)
+        if found := MLFLOW.fullmatch(line.strip()):
+            link_mlflow(self._room, found[1])
+
+    def _show(self, progress: dict[str, Any]) -> None:
+        done = progress["step"] == progress["total_steps"]
+        if not done and time.monotonic() - self._shown < SHOW_SECONDS:
+            return
+        self._shown = time.monotonic()
+        percent = 100.0 * progress["step"] / max(progress["total_steps"], 1)
+        if self._artifact is None:
+            key = f"progress-{key_of(self._room)}"
+            self._artifact = create_progress_artifact(percent, key, describe(progress))  # type: ignore[assignment]
+        else:
+            update_progress_artifact(self._artifact, percent, describe(progress))
+
+
+def describe(progress: dict[str, Any]) -> str:
+    """How far a training is, as a table; nats per word."""
+    minutes, seconds = divmod(round(progress["seconds_left"]), 60)
+    hours, minutes = divmod(minutes, 60)
+    cells = {
+        "epoch": progress["epoch"] + 1,
+        "step": f"{progress['step']:,} of {progress['total_steps']:,}",
+        "loss": f"{progress['loss']:.3f}",
+        "bound": f"{progress['nll_per_word']:.3f}",
+        "KL": f"{progress['kl_per_word']:.4f}",
+        "words/s": f"{progress['words_per_second']:,.0f}",
+        "time left": f"{hours}:{minutes:02}:{seconds:02}",
+    }
+    rows = (cells, ["---"] * len(cells), cells.values())
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+
+def key_of(room: Room) -> str:
+    """The room's name as Prefect's artifact keys want it."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{room.corpus}-{room.folder.name}".lower())
+
+
+def find_mlflow(corpus: str) -> Any:
+    """MLflow's client and the experiment of a corpus, or None where there is no MLflow.
+
+    The experiment is made here if need be: where it is made decides where MLflow keeps its artifacts.
+    """
+    from vhcr import recording
+
+    if not recording.available():
+        return None
+    client, name = recording.client(), recording.experiment_name(corpus)
+    found = client.get_experiment_by_name(name)
+    return client, found.experiment_id if found is not None else client.create_experiment(name)
+
+
+def link_mlflow(room: Room, run_id: str) -> str:
+    """A link to the run in MLflow, put on the flow run's page."""
+    from vhcr import recording
+
+    experiment = recording.client().get_run(run_id).info.experiment_id
+    link = recording.run_url(experiment, run_id)
+    create_link_artifact(
+        link=link, link_text=link, key=f"mlflow-{key_of(room)}", description="The run in MLflow (make mlflow)"
+    )
+    return link
+
+
+def link_results(room: Room) -> dict[str, Any]:
+    """What one wants to click afterwards: the numbers, the report, the run in MLflow."""
+    row = layout.read_json(room.report.with_name("table.json"))[0]
+    run_id = row["mlflow_run_id"]
+    links = {}
+    if run_id and (found := find_mlflow(room.corpus)) is not None:
+        found[0].log_artifact(run_id, str(room.report), "report")
+        links["The run in MLflow"] = link_mlflow(room, run_id)
+        links["The report"] = page = f"{links['The run in MLflow']}/artifacts/report/{room.report.name}"
+        create_link_artifact(
+            link=page,
+            link_text=page,
+            key=f"report-{key_of(room)}",
+            description="The report, kept with the run",
+        )
+    numbers = {name: value for name, value in row.items() if isinstance(value, float)}
+    lines = [f"**{room.system}** on **{room.corpus}**, seed {room.seed}; nats per word", ""]
+    lines += ["| | |", "| --- | --- |", *(f"| {name} | {value:.4f} |" for name, value in numbers.items()), ""]
+    lines += [f"[{text}]({link})  " for text, link in links.items()]
+    lines += [f"On disk: `{room.folder}`  ", f"Talk to it: `vhcr chat {room.trained.relative_to(room.root)}`"]
+    create_markdown_artifact("\n".join(lines), key=f"result-{key_of(room)}", description="Result")
+    return {"folder": str(room.trained), "report": str(room.report), "mlflow_run_id": run_id, **numbers}
+
+
+def main() -> None:
+    """Run the flow from a terminal."""
+    parser = argparse.ArgumentParser(prog="python -m flows.train", description=train.description)
+    parser.add_argument("--corpus", default=DEFAULT_SETTINGS.corpus)
+    parser.add_argument("--system", default=DEFAULT_SETTINGS.system)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "dials", nargs="*", metavar="DIAL=VALUE", help="training.num_epochs=3, model.z_utt_size=8"
+    )
+    arguments = parser.parse_args()
+    if not Path("dvc.yaml").is_file():
+        sys.exit("error: dvc.yaml is not here; run this from the root of the project")
+    values: dict[str, Any] = {name: getattr(arguments, name) for name in ("corpus", "system", "seed")}
+    for dial in arguments.dials:
+        name, separator, text = dial.partition("=")
+        section, dot, key = name.partition(".")
+        if not (separator and dot):
+            sys.exit(f"error: {dial}: write SECTION.DIAL=VALUE")
+        try:
+            values.setdefault(section, {})[key] = json.loads(text)
+        except ValueError:
+            values[section][key] = text  # a word, unquoted
+    try:
+        train(TrainSettings.model_validate(values))
+    except pydantic.ValidationError as error:
+        sys.exit("\n".join(f"error: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
+    except VhcrError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
