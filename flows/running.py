@@ -23,8 +23,8 @@ from vhcr.errors import VhcrError
 STOP_SECONDS = 10.0  # a training leaves a checkpoint within this time
 BAR_SECONDS = 10.0  # a progress bar is repeated in the log no more often than this
 POLL_SECONDS = 2.0
-# For commands that run beside each other. The number of threads stays what it is, since a sum over other parts
-# rounds differently and a run would not come out the same; but threads that wait let others compute.
+# For commands that run beside each other. The number of threads stays what it is: sums over other parts round
+# differently, and a run would not come out the same. But threads that wait let others compute.
 SHARED_CORES = {"OMP_WAIT_POLICY": "PASSIVE"}
 ADVICE = (  # what DVC says after every stage, to people at a terminal
     "To track the changes with git, run:",
