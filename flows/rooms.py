@@ -107,6 +107,8 @@ def of(settings: TrainSettings, root: Path | str = ".") -> Room:
     """
     root = Path(root).resolve()
     project = Params.load(root / "params.yaml")
+    for check, name in ((project.corpus, settings.corpus), (project.system, settings.system)):
+        check(name)  # the form may be older than the file
     params = project.changed(
         {
             "active": {

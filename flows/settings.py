@@ -97,21 +97,27 @@ def _active(part: Literal["corpora", "systems"]) -> str:
     return params.active.corpora[0] if part == "corpora" else params.active.systems[-1]
 
 
-def _present_values(section: str, dial: str) -> str:
-    """What a dial is where nobody touches it: "0.0001; toy 0.003, cornell-small 0.001"."""
+def _present_values(path: tuple[str, ...]) -> str:
+    """What a dial is where nobody touches it: "0.0001; toy: 0.003; cornell-small: 0.001"."""
     params = project()
     if params is None:
         return "as in params.yaml"
-    if section == "system":
-        values = {name: getattr(params.system(name), dial) for name in params.systems}
+    if path[0] == "system":
+        values = {name: _at(params.system(name), path[1:]) for name in params.systems}
     else:
-        values = {name: getattr(getattr(params.corpus(name), section), dial) for name in params.corpora}
+        values = {name: _at(params.corpus(name), path) for name in params.corpora}
     groups: dict[str, list[str]] = {}
     for name, value in values.items():
         groups.setdefault(_shown(value), []).append(name)
     usual = max(groups, key=lambda value: len(groups[value]))
     others = [f"{', '.join(names)}: {value}" for value, names in groups.items() if value != usual]
     return "; ".join([usual, *others])
+
+
+def _at(section: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        section = getattr(section, name)
+    return section
 
 
 def _shown(value: Any) -> str:
@@ -122,16 +128,20 @@ def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def dials(section: str, schema: type[Section]) -> type[Settings]:
-    """A section of params.yaml with every dial optional: bounds as there, left alone by default."""
+def dials(schema: type[Section], *path: str) -> type[Settings]:
+    """The section of params.yaml at ``path``, bounds as there, but every dial optional."""
     fields: dict[str, Any] = {}
     for name, field in schema.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            inner = dials(field.annotation, *path, name)
+            fields[name] = (inner, Field(default_factory=inner))
+            continue
         said = f"{field.description} " if field.description else ""
         fields[name] = (
             _optional(field),
             Field(
                 default=None,
-                description=f"{said}Left empty: {_present_values(section, name)}.",
+                description=f"{said}Left empty: {_present_values((*path, name))}.",
                 json_schema_extra=_without_null,
             ),
         )
@@ -160,11 +170,11 @@ def _without_null(schema: dict[str, Any]) -> None:
         schema["anyOf"] = offered
 
 
-ModelDials = dials("model", ModelParams)
-SystemDials = dials("system", SystemParams)
-TrainingDials = dials("training", TrainingParams)
-EvaluationDials = dials("evaluation", EvaluationParams)
-GenerationDials = dials("generation", GenerationParams)
+ModelDials = dials(ModelParams, "model")
+SystemDials = dials(SystemParams, "system")
+TrainingDials = dials(TrainingParams, "training")
+EvaluationDials = dials(EvaluationParams, "evaluation")
+GenerationDials = dials(GenerationParams, "generation")
 
 
 def chosen(section: BaseModel) -> Mapping[str, Any]:

@@ -177,7 +177,7 @@ class ControlParams(Section):
     num_points: Annotated[int, Field(ge=2)] = Field(description="Points on the way, both ends included.")
     num_fixed: Positive = Field(description="z_conv that are held fixed (Table 7).")
     num_samples: Positive = Field(description="Conversations from each of those, with z_utt drawn anew.")
-    num_turns: Positive
+    num_turns: Positive = Field(description="Turns of each conversation.")
 
 
 class EvaluationParams(Section):

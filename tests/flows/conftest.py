@@ -1,14 +1,26 @@
-"""A DVC project of four stages that take no time: download, two trainings beside each other, a report."""
+"""Places and servers for the flows' tests.
+
+``project``: a DVC project of four stages that take no time (download, two trainings side by side, a report).
+``house``: the real pipeline over a corpus of a few conversations, with a Prefect server and workers.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
+import psutil
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -85,3 +97,207 @@ def dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=120,
     )
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
+    """The first true value of ``condition``."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain {what}"
+        time.sleep(0.1)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(command: list[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that goes on in the background, with its output in ``log``; ended with all below it."""
+    with (
+        log.open("w") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, **options) as process,
+    ):
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+                process.terminate()
+                for member in psutil.wait_procs(family, timeout=20)[1]:
+                    member.kill()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server that stays, as `make prefect` starts it; gives the address of its API."""
+    home = tmp_path_factory.mktemp("prefect")
+    (home / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    port = free_port()
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "DO_NOT_TRACK": "1"}
+    with running(command, home / "log", cwd=home, env=environment) as process:
+        api = f"http://127.0.0.1:{port}/api"
+
+        def healthy() -> bool:
+            assert process.poll() is None, (home / "log").read_text()
+            try:
+                return httpx.get(f"{api}/health").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_for(healthy, 180, "for Prefect's server")
+        yield api
+
+
+class Patient(httpx.HTTPTransport):
+    """Asks again where a busy server says so, as Prefect's own client does."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        for _ in range(20):
+            answer = super().handle_request(request)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            answer.close()
+            time.sleep(0.5)
+        return answer
+
+
+class House:
+    """The project itself over few conversations, with what a person has at hand in Prefect's pages."""
+
+    def __init__(self, folder: Path, api: str) -> None:
+        self.folder = folder
+        self.api = api
+        self.http = httpx.Client(base_url=api, timeout=60, transport=Patient())
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if name != "VHCR_MLFLOW"},
+            "PATH": path,
+            "PWD": str(folder),
+            "PYTHONPATH": str(folder),
+            "PREFECT_API_URL": api,
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+            "DO_NOT_TRACK": "1",
+        }
+
+    def python(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=280,
+        )
+
+    @contextlib.contextmanager
+    def worker(self, pool: str = "cpu") -> Iterator[subprocess.Popen[bytes]]:
+        """A worker, as `make worker` starts it."""
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool]
+        log = self.folder / f"worker-{time.monotonic_ns()}.log"
+        with running(command, log, cwd=self.folder, env=self.environment) as process:
+            wait_for(lambda: "started!" in log.read_text(), 120, "for a worker")
+            yield process
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        return self.http.get(f"/deployments/name/{name}").raise_for_status().json()  # type: ignore[no-any-return]
+
+    def ask(self, name: str, **parameters: Any) -> httpx.Response:
+        """Press Run; the answer is a flow run, or the reason why there is none."""
+        path = f"/deployments/{self.deployment(name)['id']}/create_flow_run"
+        return self.http.post(path, json={"parameters": parameters})
+
+    def start(self, name: str, **parameters: Any) -> str:
+        answer = self.ask(name, **parameters)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def state(self, run: str) -> str:
+        return str(self.http.get(f"/flow_runs/{run}").raise_for_status().json()["state"]["name"])
+
+    def set_state(self, run: str, kind: str, name: str, *, force: bool = False) -> None:
+        state = {"type": kind, "name": name}
+        answer = self.http.post(f"/flow_runs/{run}/set_state", json={"state": state, "force": force})
+        assert answer.json()["status"] == "ACCEPT", answer.text
+
+    def cancel(self, run: str) -> None:
+        self.set_state(run, "CANCELLING", "Cancelling")
+
+    def retry(self, run: str) -> None:
+        self.set_state(run, "SCHEDULED", "AwaitingRetry", force=True)
+
+    def reach(self, run: str, *states: str, seconds: float = 200.0) -> str:
+        """Wait until the run is in one of ``states``, or in another from which it will not move."""
+        final = {"Completed", "Failed", "Crashed", "Cancelled", *states}
+        state: str = wait_for(
+            lambda: found if (found := self.state(run)) in final else "", seconds, f"for {states}"
+        )
+        assert state in states, f"{state}\n{self.log(run)}"
+        return state
+
+    def log(self, run: str) -> str:
+        wanted = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}
+        return "\n".join(line["message"] for line in self.http.post("/logs/filter", json=wanted).json())
+
+    def artifacts(self, run: str) -> dict[str, dict[str, Any]]:
+        """By the first word of their key; the newest of each."""
+        wanted = {"artifacts": {"flow_run_id": {"any_": [run]}}, "sort": "CREATED_DESC"}
+        found: dict[str, dict[str, Any]] = {}
+        for artifact in self.http.post("/artifacts/filter", json=wanted).json():
+            found.setdefault(artifact["key"].partition("-")[0], artifact)
+        return found
+
+    def trainings(self) -> list[psutil.Process]:
+        """Processes that train in one of the rooms."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                known = "vhcr.stages.train" in (process.info["cmdline"] or ())
+                if known and Path(process.cwd()).is_relative_to(self.folder):
+                    found.append(process)
+        return found
+
+    def steps_done(self, run: str) -> int:
+        """How far its progress artifact says it is."""
+        text = self.artifacts(run).get("progress", {}).get("description") or ""
+        return int(text.split("|")[-7].partition(" of ")[0].replace(",", "")) if text else 0
+
+    def rooms(self, corpus: str = "toy") -> list[Path]:
+        return sorted((self.folder / "runs" / corpus).glob("*"))
+
+
+def make_house(folder: Path, api: str = "") -> House:
+    """The project in ``folder``, its code linked, its corpus and evaluation made small."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    toy = params["corpora"]["toy"]
+    toy["source"]["toy"] = {"num_conversations": 150, "seed": 0}
+    toy["validation"]["max_unknown_fraction"] = 0.5
+    toy["embeddings"]["epochs"] = 1
+    toy["training"] |= {"batch_conversations": 10, "checkpoint_seconds": 1}
+    toy["evaluation"] = {"importance_samples": 2, "importance_conversations": 2, "bootstrap_samples": 10}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for name in ("vhcr", "flows"):
+        (folder / name).symlink_to(ROOT / name, target_is_directory=True)
+    for name in ("dvc.yaml", ".dvcignore", "pyproject.toml"):
+        (folder / name).write_text((ROOT / name).read_text())
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text(
+        "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
+        "[cache]\n    type = reflink,hardlink,copy\n"
+    )
+    return House(folder, api)
+
+
+@pytest.fixture(scope="module")
+def house(server: str, tmp_path_factory: pytest.TempPathFactory) -> House:
+    """The project with its flows deployed, and no worker yet."""
+    made = make_house(tmp_path_factory.mktemp("house"), server)
+    done = made.python("-m", "flows.deploy")
+    assert done.returncode == 0, done.stdout
+    return made

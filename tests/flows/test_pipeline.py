@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -49,40 +46,6 @@ def test_the_deployment_names_the_flow_and_runs_alone() -> None:
     assert f"def {name}(" in (ROOT / path).read_text()
     assert by_name["pipeline"]["concurrency_limit"]["limit"] == 1
     assert [schedule["active"] for schedule in by_name["pipeline"]["schedules"]] == [False]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server that stays, as `make prefect` starts it; gives the address of its API."""
-    home = tmp_path_factory.mktemp("prefect")
-    (home / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with (
-        (home / "log").open("w") as log,
-        subprocess.Popen(
-            command, cwd=home, stdout=log, stderr=log, env={**os.environ, "DO_NOT_TRACK": "1"}
-        ) as process,
-    ):
-        api = f"http://127.0.0.1:{port}/api"
-        try:
-            deadline = time.monotonic() + 180
-            while not _healthy(api):
-                assert process.poll() is None, (home / "log").read_text()
-                assert time.monotonic() < deadline, (home / "log").read_text()
-                time.sleep(0.2)
-            yield api
-        finally:
-            process.terminate()
-
-
-def _healthy(api: str) -> bool:
-    try:
-        return httpx.get(f"{api}/health").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def start(code: str, **environment: str) -> subprocess.Popen[str]:

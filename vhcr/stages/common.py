@@ -34,7 +34,7 @@ def stage_main(run: Callable[..., None], argv: list[str] | None = None) -> None:
     if "DVC_STAGE" in os.environ:
         # DVC that is killed cannot stop its stage, which would go on by itself and keep a core. As it is, a
         # training leaves a checkpoint, and everything else ends.
-        end_with_parent()
+        end_with_parent(known_as="python")
     try:
         params = Params.load(arguments.pop("params"))
         run(params, **arguments)

@@ -1,0 +1,320 @@
+"""The train deployment: what its form refuses, where its run lies, and how it takes being stopped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from flows import rooms
+from flows.settings import TrainingDials, TrainSettings, chosen
+from flows.train import describe, train
+from tests.flows.conftest import ROOT, House, make_house, wait_for
+from vhcr.errors import ParameterError
+from vhcr.params import Params, TrainingParams
+
+DIALS = ("training", "model", "evaluation", "generation")
+LONG = {
+    "num_epochs": 150,
+    "record_every_steps": 50,
+    "validate_every_steps": 900,
+}  # 1,800 steps, half a minute
+
+
+def test_every_dial_is_in_the_form_with_its_bounds_and_what_it_is_now() -> None:
+    schema = train.parameters.model_dump()["definitions"]
+    params = Params.load(ROOT / "params.yaml")
+    forms = [type(getattr(params.corpus("toy"), name)) for name in DIALS]
+    while forms:
+        own = forms.pop()
+        form = schema[own.__name__.removesuffix("Params") + "Dials"]
+        assert form["additionalProperties"] is False
+        assert set(form["properties"]) == set(own.model_fields)
+        for name, field in form["properties"].items():
+            if "$ref" in field:  # a section within the section
+                forms.append(own.model_fields[name].annotation)
+                continue
+            assert not field["description"].startswith("Left empty"), f"{own.__name__}.{name}: no description"
+            assert "Left empty: " in field["description"]
+            assert "anyOf" not in field, name  # a plain input, not a choice between a number and null
+    rate = schema["TrainingDials"]["properties"]["learning_rate"]
+    assert rate["exclusiveMinimum"] == 0
+    assert rate["description"].endswith("Left empty: 0.0001; toy: 0.003; cornell-small, ubuntu-small: 0.001.")
+    assert schema["TrainingDials"]["properties"]["device"]["enum"] == ["auto", "cpu", "cuda"]
+    settings = schema["TrainSettings"]["properties"]
+    assert settings["corpus"]["enum"] == list(params.corpora)
+    assert settings["system"]["enum"] == list(params.systems)
+
+
+def test_a_dial_left_alone_is_no_setting() -> None:
+    assert chosen(TrainingDials.model_validate({"num_epochs": 3, "max_steps": None})) == {"num_epochs": 3}
+    assert set(TrainingDials.model_fields) == set(TrainingParams.model_fields)
+
+
+def settings(**values: Any) -> TrainSettings:
+    return TrainSettings.model_validate(values)
+
+
+def test_the_same_settings_lead_to_the_same_room_and_others_to_another(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    room = rooms.of(settings(training={"learning_rate": 0.01}), tmp_path)
+    assert room.folder.parent == tmp_path / "runs" / "toy"
+    assert room.params.corpus("toy").training.learning_rate == 0.01
+    assert room.params.active.model_dump() == {"corpora": ("toy",), "systems": ("vhcr-ud",), "seeds": (0,)}
+    assert rooms.of(settings(training={"learning_rate": 0.01}), tmp_path).folder == room.folder
+    present = Params.load(tmp_path / "params.yaml").corpus("toy").training.learning_rate
+    assert (
+        rooms.of(settings(training={"learning_rate": present}), tmp_path).folder
+        == rooms.of(settings(), tmp_path).folder
+    ), "to say what params.yaml says changes nothing"
+    others = (
+        settings(training={"learning_rate": 0.02}),
+        settings(training={"learning_rate": 0.01}, seed=1),
+        settings(training={"learning_rate": 0.01}, system_dials={"word_drop": 0.5}),
+    )
+    assert len({room.folder, *(rooms.of(other, tmp_path).folder for other in others)}) == 4
+
+
+def test_local_files_are_found_from_the_room(tmp_path: Path) -> None:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["corpora"]["own"]["source"]["path"] = "chats.jsonl"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    room = rooms.of(settings(corpus="own"), tmp_path)
+    assert room.params.corpus("own").source.path == str(tmp_path / "chats.jsonl")
+
+
+def test_a_room_refuses_what_params_yaml_no_longer_has(tmp_path: Path) -> None:
+    """The form lists what there was when it was deployed."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    del values["systems"]["vhcr"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ParameterError, match="'vhcr' is not defined"):
+        rooms.of(settings(system="vhcr"), tmp_path)
+
+
+def test_progress_reads_as_a_table() -> None:
+    text = describe(
+        {
+            "step": 1200,
+            "total_steps": 3600,
+            "epoch": 1,
+            "loss": 2.5,
+            "nll_per_word": 2.25,
+            "kl_per_word": 0.125,
+            "words_per_second": 10000.0,
+            "seconds_left": 3661.0,
+        }
+    )
+    assert text.splitlines()[0] == "| epoch | step | loss | bound | KL | words/s | time left |"
+    assert text.splitlines()[2] == "| 2 | 1,200 of 3,600 | 2.500 | 2.250 | 0.1250 | 10,000 | 1:01:01 |"
+
+
+def test_a_stage_ends_with_a_killed_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`kill -9` of dvc repro once left the training running for hours, unseen; now it leaves a checkpoint."""
+    house = make_house(tmp_path)
+    values = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    values["active"]["systems"] = ["hred"]
+    values["corpora"]["toy"]["training"] |= {"num_epochs": 1000}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    command = [sys.executable, "-m", "dvc", "repro", "train"]
+    with subprocess.Popen(command, cwd=tmp_path, env=house.environment, stdout=subprocess.DEVNULL) as dvc:
+        try:
+            wait_for(lambda: list(tmp_path.glob(".work/train/*/state.safetensors")), 120)
+            (training,) = house.trainings()
+            dvc.kill()
+            asked = time.monotonic()
+            wait_for(lambda: not training.is_running() or training.status() == psutil.STATUS_ZOMBIE, 10)
+            assert time.monotonic() - asked < 10
+        finally:
+            dvc.kill()
+            for left in house.trainings():
+                left.kill()
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_the_form_never_becomes_a_run(house: House) -> None:
+    for parameters, reason in (
+        ({"settings": {"sede": 1}}, "'sede' was unexpected"),
+        ({"sede": 1}, "'sede' was unexpected"),
+        ({"settings": {"seed": -1}}, "less than the minimum"),
+        ({"settings": {"training": {"num_epochs": 0}}}, "less than the minimum"),
+        ({"settings": {"training": {"epochs": 3}}}, "'epochs' was unexpected"),
+        ({"settings": {"corpus": "tay"}}, "not one of"),
+        ({"settings": {"training": {"device": "tpu"}}}, "not one of"),
+    ):
+        answer = house.ask("train/train", **parameters)
+        assert answer.status_code == 409
+        assert reason in answer.text
+    assert house.http.post("/flow_runs/count", json={}).json() == 0
+
+
+@pytest.mark.slow
+def test_pools_have_limits_and_keep_those_that_somebody_set(house: House) -> None:
+    def limit(pool: str) -> int:
+        return int(house.http.get(f"/work_pools/{pool}").json()["concurrency_limit"])
+
+    assert (limit("cpu"), limit("gpu")) == (2, 1)
+    house.http.patch("/work_pools/gpu", json={"concurrency_limit": 4}).raise_for_status()
+    assert house.python("-m", "flows.deploy", "--pool", "gpu").returncode == 0
+    assert limit("gpu") == 4
+
+
+@pytest.fixture(scope="module")
+def whole(house: House) -> str:
+    """The curves, in full precision, of an undisturbed training with the LONG settings."""
+    folder = house.folder / "undisturbed"
+    folder.mkdir()
+    other = make_house(folder)
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    values["active"]["systems"] = ["vhcr-ud"]
+    values["corpora"]["toy"]["training"] |= LONG
+    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    done = other.python("-m", "dvc", "repro", "train", VHCR_MLFLOW="off")
+    assert done.returncode == 0, done.stdout
+    return (folder / "data/trained/toy/vhcr-ud/0/curves.csv").read_text()
+
+
+@pytest.fixture(autouse=True)
+def no_orphans(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test does to it, in the end no training is left without a flow."""
+    yield
+    if "house" in request.fixturenames:
+        left = request.getfixturevalue("house").trainings()
+        for training in left:
+            training.kill()
+        assert left == []
+
+
+def long(unlike: float) -> dict[str, Any]:
+    """Settings of a training of half a minute. Where it differs from others does not show in its numbers, but
+    DVC would not run the very same one twice."""
+    return {"training": {**LONG, "checkpoint_seconds": unlike}}
+
+
+def begin(house: House, wanted: dict[str, Any]) -> tuple[str, psutil.Process]:
+    """A run that is well under way, and the process that trains."""
+    run = house.start("train/train", settings=wanted)
+    wait_for(lambda: house.steps_done(run) > 100, 200, "for the training to get going")
+    (training,) = house.trainings()
+    return run, training
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
+
+
+def check_the_end(house: House, run: str, wanted: dict[str, Any], whole: str) -> None:
+    """The run came out as if nobody had disturbed it, in one MLflow run, each point there once."""
+    from mlflow import MlflowClient
+
+    house.reach(run, "Completed")
+    assert "resuming at step" in house.log(run)
+    trained = rooms.of(settings(**wanted), house.folder).trained
+    assert (trained / "curves.csv").read_text() == whole
+    info = json.loads((trained / "run.json").read_text())
+    client = MlflowClient(house.environment["MLFLOW_TRACKING_URI"])
+    stored = client.get_run(info["mlflow_run_id"])
+    assert stored.info.status == "FINISHED"
+    experiment = stored.info.experiment_id
+    same = client.search_runs([experiment], f"tags.identity = '{info['identity']}'")
+    assert [found.info.run_id for found in same] == [info["mlflow_run_id"]]
+    steps = [point.step for point in client.get_metric_history(info["mlflow_run_id"], "train/loss")]
+    assert sorted(steps) == sorted(set(steps)), "no point twice"
+    assert set(range(50, 1801, 50)) <= set(steps), "and none lost"
+    artifacts = house.artifacts(run)
+    assert info["mlflow_run_id"] in artifacts["mlflow"]["data"]
+    assert artifacts["report"]["data"].count("/artifacts/report/index.html")
+    assert {a.path for a in client.list_artifacts(info["mlflow_run_id"], "report")} == {"report/index.html"}
+    assert artifacts["progress"]["data"] == 100.0
+    assert house.steps_done(run) == 1800
+
+
+@pytest.mark.slow
+def test_cancelled_it_leaves_a_checkpoint_and_a_retry_goes_on_from_there(house: House, whole: str) -> None:
+    wanted = long(unlike=1.1)
+    with house.worker():
+        run, training = begin(house, wanted)
+        house.cancel(run)
+        asked = time.monotonic()
+        wait_for(lambda: gone(training), 10, "for the training to stop")
+        print(f"stopped {time.monotonic() - asked:.1f} s after Cancel")
+        house.reach(run, "Cancelled")
+        assert list((house.folder / ".work" / "train").glob("*/state.safetensors"))
+        house.retry(run)
+        check_the_end(house, run, wanted, whole)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_takes_its_run_along_and_the_next_goes_on(house: House, whole: str) -> None:
+    wanted = long(unlike=1.2)
+    with house.worker() as worker:
+        run, training = begin(house, wanted)
+        worker.kill()
+        wait_for(lambda: gone(training), 10, "for the training to stop")
+        house.reach(run, "Crashed", seconds=60)
+    house.retry(run)
+    with house.worker():
+        check_the_end(house, run, wanted, whole)
+
+
+@pytest.mark.slow
+def test_a_killed_flow_is_crashed_and_leaves_no_training(house: House, whole: str) -> None:
+    wanted = long(unlike=1.3)
+    with house.worker() as worker:
+        run, training = begin(house, wanted)
+        (flow,) = psutil.Process(worker.pid).children()
+        flow.kill()
+        wait_for(lambda: gone(training), 10, "for the training to stop")
+        house.reach(run, "Crashed", seconds=60)
+        time.sleep(5)  # the worker says so twice, which would undo a retry in between
+        house.retry(run)
+        check_the_end(house, run, wanted, whole)
+
+
+@pytest.mark.slow
+def test_a_killed_training_fails_its_run_and_a_retry_goes_on(house: House, whole: str) -> None:
+    """As when memory runs out: nobody could leave a checkpoint, so the last one counts."""
+    wanted = long(unlike=1.4)
+    with house.worker():
+        run, training = begin(house, wanted)
+        training.kill()
+        house.reach(run, "Failed", seconds=60)
+        house.retry(run)
+        check_the_end(house, run, wanted, whole)
+
+
+@pytest.mark.slow
+def test_out_of_time_it_fails_in_plain_words_with_a_checkpoint(house: House) -> None:
+    with house.worker():
+        run = house.start("train/train", settings={**long(unlike=1.5), "training_limit_minutes": 0.25})
+        house.reach(run, "Failed")
+        assert "stopped after 15 s" in house.log(run)
+        assert "SIGTERM: leaving a checkpoint" in house.log(run)
+
+
+@pytest.mark.slow
+def test_of_two_users_with_the_same_wish_the_second_waits_and_finds_it_done(house: House) -> None:
+    """And one who runs dvc repro beside them is in nobody's way."""
+    wanted = {"training": {"max_steps": 300, "checkpoint_seconds": 1.6}}
+    before = (house.folder / "params.yaml").read_bytes()
+    with house.worker():
+        first = house.start("train/train", settings=wanted)
+        house.reach(first, "Running")
+        second = house.start("train/train", settings=wanted)
+        beside = house.python("-m", "dvc", "repro", "embeddings")
+        assert beside.returncode == 0, beside.stdout
+        house.reach(first, "Completed")
+        house.reach(second, "Completed")
+    held = rooms.of(settings(**wanted), house.folder).folder.relative_to(house.folder)
+    assert f"waiting: {held} is held by flow run toy vhcr-ud 0 (PID " in house.log(second)
+    assert "trained before: nothing to do" in house.log(second)
+    assert (house.folder / "params.yaml").read_bytes() == before
+    assert house.python("-m", "dvc", "repro", "embeddings").stdout.count("up to date") == 1
