@@ -10,8 +10,10 @@ import argparse
 import queue
 import re
 import sys
+from collections.abc import Callable, Mapping, Set
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
@@ -27,6 +29,7 @@ from vhcr import layout
 from vhcr.errors import VhcrError
 
 DEFAULT_SETTINGS = PipelineSettings()
+T = TypeVar("T")
 
 
 class PipelineError(VhcrError):
@@ -82,35 +85,50 @@ def run_graph(needs: graph.Graph, stages: list[str], settings: PipelineSettings)
     Raises:
         PipelineError: some stage failed.
     """
-    finished: queue.SimpleQueue[tuple[str, PrefectFuture[bool]]] = queue.SimpleQueue()
-    waiting, active = list(stages), set[str]()
-    ran: dict[str, bool] = {}
-    failed: dict[str, BaseException] = {}
-    while True:
-        for stage in [s for s in waiting if (needs[s] & set(stages)) <= ran.keys()]:
-            if len(active) == settings.parallel_stages:
-                break
-            waiting.remove(stage)
-            active.add(stage)
-            future = _named(stage, settings).submit(stage, settings)
-            future.add_done_callback(lambda done, stage=stage: finished.put((stage, done)))
-        if not active:
-            break
-        try:
-            stage, done = finished.get(timeout=1.0)  # with a limit, so that signals come through
-        except queue.Empty:
-            continue
-        active.remove(stage)
-        try:
-            ran[stage] = done.result()
-        except VhcrError as error:
-            failed[stage] = error
+    inner = {stage: needs[stage] & set(stages) for stage in stages}
+    ran, failed = run_in_order(
+        inner, lambda stage: _named(stage, settings).submit(stage, settings), settings.parallel_stages
+    )
     if failed:
         text = "\n".join(f"{stage}: {error}" for stage, error in failed.items())
-        if waiting:
+        if waiting := [stage for stage in stages if stage not in ran and stage not in failed]:
             text += f"\nnot run because of that: {', '.join(waiting)}"
         raise PipelineError(text)
     return ran
+
+
+def run_in_order(
+    needs: Mapping[str, Set[str]], submit: Callable[[str], PrefectFuture[T]], at_once: int
+) -> tuple[dict[str, T], dict[str, VhcrError]]:
+    """Submit each name once all it needs has come out well; returns what came out, and what failed."""
+    finished: queue.SimpleQueue[tuple[str, PrefectFuture[T]]] = queue.SimpleQueue()
+    waiting, active = list(needs), set[str]()
+    done: dict[str, T] = {}
+    failed: dict[str, VhcrError] = {}
+    while True:
+        for name in [name for name in waiting if needs[name] <= done.keys()]:
+            if len(active) == at_once:
+                break
+            waiting.remove(name)
+            active.add(name)
+            submit(name).add_done_callback(partial(_put, finished, name))
+        if not active:
+            return done, failed
+        try:
+            name, future = finished.get(timeout=1.0)  # with a limit, so that signals come through
+        except queue.Empty:
+            continue
+        active.remove(name)
+        try:
+            done[name] = future.result()
+        except VhcrError as error:
+            failed[name] = error
+
+
+def _put(
+    finished: queue.SimpleQueue[tuple[str, PrefectFuture[T]]], name: str, future: PrefectFuture[T]
+) -> None:
+    finished.put((name, future))
 
 
 def _named(stage: str, settings: PipelineSettings) -> Any:

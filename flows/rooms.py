@@ -12,14 +12,14 @@ Nothing of the project (params.yaml, dvc.lock, outputs) is ever touched.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flows import running
 from flows.graph import dvc
-from flows.settings import TrainSettings, chosen
+from flows.settings import CompareSettings, TrainSettings, chosen
 from vhcr import layout, recording
 from vhcr.params import Params, fingerprint
 
@@ -125,6 +125,16 @@ def of(settings: TrainSettings, root: Path | str = ".") -> Room:
     digest = fingerprint(corpus, system, settings.seed)[:8]
     folder = root / RUNS / settings.corpus / f"{settings.system}-{settings.seed}-{digest}"
     return Room(root, folder, settings.corpus, settings.system, settings.seed, params)
+
+
+def shared(settings: CompareSettings, members: Sequence[Room]) -> Room:
+    """The room of a comparison, where the report on its members lies."""
+    first = members[0]
+    names = [f"{name}-{seed}" for name, seed in settings.members()]
+    digest = fingerprint(*names, *(str(member.folder.name) for member in members))[:8]
+    folder = first.folder.with_name(f"compare-{digest}")
+    # The report reads what all members share: where the corpus comes from, and how runs are evaluated.
+    return Room(first.root, folder, first.corpus, "compare", 0, first.params)
 
 
 def _own(settings: TrainSettings) -> Mapping[str, Any]:

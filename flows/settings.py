@@ -7,9 +7,17 @@ that params.yaml gives it. Names and values are read from params.yaml when the f
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from vhcr.errors import ParameterError
@@ -97,6 +105,11 @@ def _active(part: Literal["corpora", "systems"]) -> str:
     return params.active.corpora[0] if part == "corpora" else params.active.systems[-1]
 
 
+def _active_systems() -> tuple[str, ...]:
+    params = project()
+    return ("vhred", "vhcr-ud") if params is None else params.active.systems
+
+
 def _present_values(path: tuple[str, ...]) -> str:
     """What a dial is where nobody touches it: "0.0001; toy: 0.003; cornell-small: 0.001"."""
     params = project()
@@ -157,17 +170,21 @@ def _optional(field: FieldInfo) -> Any:
     annotated: Any = field.annotation
     for constraint in field.metadata:
         annotated = Annotated[annotated, constraint]
+    if field.annotation is bool:  # a switch that nobody touched would say no
+        annotated = Annotated[annotated, WithJsonSchema({"type": "string", "enum": ["yes", "no"]})]
     return annotated | None
 
 
 def _without_null(schema: dict[str, Any]) -> None:
-    """A form shows "a number or null" as a choice of types; an empty field already means null."""
+    """A plain input, which means null while it is empty, rather than a choice between a number and null."""
     schema.pop("default", None)
     offered = [option for option in schema.pop("anyOf", ()) if option != {"type": "null"}]
     if len(offered) == 1:
         schema.update(offered[0])
     elif offered:
         schema["anyOf"] = offered
+    if "enum" in schema:  # the page sends null for a choice that nobody made
+        schema["enum"] = [*schema["enum"], None]
 
 
 ModelDials = dials(ModelParams, "model")
@@ -180,6 +197,22 @@ GenerationDials = dials(GenerationParams, "generation")
 def chosen(section: BaseModel) -> Mapping[str, Any]:
     """The dials that somebody touched."""
     return section.model_dump(mode="json", exclude_none=True)
+
+
+class Limits(Settings):
+    """How long each part may take."""
+
+    training_limit_minutes: Minutes = Field(
+        default=60 * 24 * 7,
+        description="A training that takes longer is stopped, leaves a checkpoint, and counts as failed; "
+        "a retry goes on from there.",
+    )
+    stage_limit_minutes: Minutes = Field(
+        default=60 * 24, description="The same for preparing, evaluating and reporting."
+    )
+    wait_minutes: Wait = Field(
+        default=60 * 12, description="How long to wait while another run has the same settings."
+    )
 
 
 class TrainSettings(Settings):
@@ -197,14 +230,70 @@ class TrainSettings(Settings):
     system_dials: SystemDials = Field(default_factory=SystemDials)  # type: ignore[valid-type]
     evaluation: EvaluationDials = Field(default_factory=EvaluationDials)  # type: ignore[valid-type]
     generation: GenerationDials = Field(default_factory=GenerationDials)  # type: ignore[valid-type]
-    training_limit_minutes: Minutes = Field(
-        default=60 * 24 * 7,
-        description="A training that takes longer is stopped, leaves a checkpoint, and counts as failed; "
-        "a retry goes on from there.",
+    limits: Limits = Limits()
+
+
+class Variant(Settings):
+    """Settings under a name of their own; each system is trained with them."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)] = Field(
+        description="How the report calls it, after the system: wide, no-annealing."
     )
-    stage_limit_minutes: Minutes = Field(
-        default=60 * 24, description="The same for preparing, evaluating and reporting."
+    training: TrainingDials = Field(default_factory=TrainingDials)  # type: ignore[valid-type]
+    model: ModelDials = Field(default_factory=ModelDials)  # type: ignore[valid-type]
+    system_dials: SystemDials = Field(default_factory=SystemDials)  # type: ignore[valid-type]
+
+
+class CompareSettings(Settings):
+    """Every system with every seed in every variant on one corpus, side by side in one report."""
+
+    corpus: CorpusName = Field(default=_active("corpora"), description="What to train on.")
+    systems: Annotated[tuple[SystemName, ...], Field(min_length=1)] = Field(
+        default=_active_systems(), description="Systems of params.yaml."
     )
-    wait_minutes: Wait = Field(
-        default=60 * 12, description="How long to wait while another run has the same settings."
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = Field(
+        default=(0,), description="Each system is trained from each of them."
     )
+    variants: tuple[Variant, ...] = Field(
+        default=(),
+        description="Settings to compare; none: those of params.yaml. One without any dials is params.yaml.",
+    )
+    evaluation: EvaluationDials = Field(default_factory=EvaluationDials)  # type: ignore[valid-type]
+    generation: GenerationDials = Field(default_factory=GenerationDials)  # type: ignore[valid-type]
+    run_on: Literal["here", "cpu", "gpu"] = Field(
+        default="here",
+        description="here: in this flow run. cpu, gpu: as flow runs of train, on all workers of that pool.",
+    )
+    parallel_runs: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=2, description="Runs at once where they run here; elsewhere the pool's limit counts."
+    )
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        for name, values in (
+            ("systems", self.systems),
+            ("seeds", self.seeds),
+            ("variants", [variant.name for variant in self.variants]),
+        ):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: something is there twice")
+        if (count := len(self.members())) > MAX_MEMBERS:
+            raise ValueError(f"{count} runs; at most {MAX_MEMBERS} can be compared at once")
+        return self
+
+    def members(self) -> dict[tuple[str, int], TrainSettings]:
+        """(name in the report, seed) -> the run."""
+        shared: dict[str, Any] = {
+            name: getattr(self, name) for name in ("corpus", "evaluation", "generation", "limits")
+        }
+        found = {}
+        for variant in self.variants or (None,):
+            for system in self.systems:
+                own: dict[str, Any] = {}
+                if variant is not None:
+                    own = {name: getattr(variant, name) for name in ("training", "model", "system_dials")}
+                name = system if variant is None else f"{system}.{variant.name}"
+                for seed in self.seeds:
+                    found[name, seed] = TrainSettings(system=system, seed=seed, **shared, **own)
+        return found

@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -29,7 +29,7 @@ from prefect.runtime import flow_run
 
 from flows import rooms, running
 from flows.rooms import Room
-from flows.settings import TrainSettings
+from flows.settings import Limits, TrainSettings
 from flows.tether import follow_worker
 from vhcr import layout
 from vhcr.errors import VhcrError
@@ -59,34 +59,40 @@ def train(settings: TrainSettings = DEFAULT_SETTINGS) -> dict[str, Any]:
     logger = get_run_logger()
     room = rooms.of(settings)
     logger.info("working in %s", room.folder)
-    wait = settings.wait_minutes * 60
+    wait = settings.limits.wait_minutes * 60
     with room.held(f"flow run {flow_run.name}", logger.warning, wait):
         room.furnish()
         find_mlflow(room.corpus)
         try:
             for step in STEPS:
-                run_step.with_options(name=step, task_run_name=step, tags=[step])(step, room, settings)
+                run_step.with_options(name=step, task_run_name=step, tags=[step])(step, room, settings.limits)
         finally:
             running.stop_all()
         return link_results(room)
 
 
 @task(name="step", cache_policy=NO_CACHE, persist_result=False)
-def run_step(step: str, room: Room, settings: TrainSettings) -> bool:
+def run_step(step: str, room: Room, limits: Limits) -> bool:
     """One step of a run, by DVC; returns whether anything had to run."""
-    return bring(step, room, settings, get_run_logger().info)
+    return bring(step, room, limits, get_run_logger().info)
 
 
-def bring(step: str, room: Room, settings: TrainSettings, log: Callable[[str], None]) -> bool:
+def bring(
+    step: str,
+    room: Room,
+    limits: Limits,
+    log: Callable[[str], None],
+    environment: Mapping[str, str] | None = None,
+) -> bool:
     """Bring a step up to date in its room, and show how far a training is."""
     stages = [stage.format(corpus=room.corpus, run=room.run) for stage in STEPS[step]]
-    minutes = settings.training_limit_minutes if step == "train" else settings.stage_limit_minutes
+    minutes = limits.training_limit_minutes if step == "train" else limits.stage_limit_minutes
     ran = running.reproduce(
         stages[0] if len(stages) == 1 else stages,
         Listener(room, log) if step == "train" else log,
         timeout_seconds=minutes * 60,
-        wait_seconds=settings.wait_minutes * 60,
-        environment=room.environment(str(flow_run.id)),
+        wait_seconds=limits.wait_minutes * 60,
+        environment={**room.environment(str(flow_run.id)), **(environment or {})},
         cwd=room.folder,
     )
     if step == "train" and not ran:

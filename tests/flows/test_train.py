@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from flows import rooms
-from flows.settings import TrainingDials, TrainSettings, chosen
+from flows.settings import SystemDials, TrainingDials, TrainSettings, chosen
 from flows.train import describe, train
 from tests.flows.conftest import ROOT, House, make_house, wait_for
 from vhcr.errors import ParameterError
@@ -48,7 +48,7 @@ def test_every_dial_is_in_the_form_with_its_bounds_and_what_it_is_now() -> None:
     rate = schema["TrainingDials"]["properties"]["learning_rate"]
     assert rate["exclusiveMinimum"] == 0
     assert rate["description"].endswith("Left empty: 0.0001; toy: 0.003; cornell-small, ubuntu-small: 0.001.")
-    assert schema["TrainingDials"]["properties"]["device"]["enum"] == ["auto", "cpu", "cuda"]
+    assert schema["TrainingDials"]["properties"]["device"]["enum"] == ["auto", "cpu", "cuda", None]
     settings = schema["TrainSettings"]["properties"]
     assert settings["corpus"]["enum"] == list(params.corpora)
     assert settings["system"]["enum"] == list(params.systems)
@@ -56,6 +56,15 @@ def test_every_dial_is_in_the_form_with_its_bounds_and_what_it_is_now() -> None:
 
 def test_a_dial_left_alone_is_no_setting() -> None:
     assert chosen(TrainingDials.model_validate({"num_epochs": 3, "max_steps": None})) == {"num_epochs": 3}
+    assert chosen(SystemDials()) == {}
+    assert chosen(SystemDials.model_validate({"decoder_sees_context": "no"})) == {
+        "decoder_sees_context": False
+    }
+    assert SystemDials.model_json_schema()["properties"]["decoder_sees_context"]["enum"] == [
+        "yes",
+        "no",
+        None,
+    ]
     assert set(TrainingDials.model_fields) == set(TrainingParams.model_fields)
 
 
@@ -294,7 +303,9 @@ def test_a_killed_training_fails_its_run_and_a_retry_goes_on(house: House, whole
 @pytest.mark.slow
 def test_out_of_time_it_fails_in_plain_words_with_a_checkpoint(house: House) -> None:
     with house.worker():
-        run = house.start("train/train", settings={**long(unlike=1.5), "training_limit_minutes": 0.25})
+        run = house.start(
+            "train/train", settings={**long(unlike=1.5), "limits": {"training_limit_minutes": 0.25}}
+        )
         house.reach(run, "Failed")
         assert "stopped after 15 s" in house.log(run)
         assert "SIGTERM: leaving a checkpoint" in house.log(run)

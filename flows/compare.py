@@ -1,0 +1,224 @@
+"""Compare systems, seeds and settings on one corpus: all runs side by side, and one report on them.
+
+    python -m flows.compare --corpus toy --systems vhred vhcr-ud --seeds 0 1
+
+Each run has a room of its own, as one of ``flows.train`` has; whatever was made before is not made again. The
+report lies in a further room.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import pydantic
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.deployments import run_deployment
+from prefect.runtime import flow_run
+from prefect.states import Cancelling
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import rooms, running
+from flows.pipeline import run_in_order
+from flows.rooms import Room
+from flows.settings import CompareSettings, Limits, TrainSettings
+from flows.tether import follow_worker
+from flows.train import bring, find_mlflow, key_of, run_step
+from vhcr import layout
+from vhcr.errors import ParameterError, VhcrError
+
+DEFAULT_SETTINGS = CompareSettings()
+POLL_SECONDS = 2.0
+OWN_POOL = "cpu"  # where flows/prefect.yaml has this flow run
+
+
+class CompareError(VhcrError):
+    """Some runs failed; the message names them. The report is on the others."""
+
+
+@flow(
+    name="compare",
+    description="Train and evaluate systems, seeds and settings side by side; one report on all of them.",
+    flow_run_name="{settings.corpus} compared",
+    task_runner=ThreadPoolTaskRunner(max_workers=64),  # type: ignore[arg-type]
+    validate_parameters=True,
+)
+def compare(settings: CompareSettings = DEFAULT_SETTINGS) -> dict[str, Any]:
+    """A grid of runs and their report; returns where that lies and which runs it is on."""
+    follow_worker()
+    logger = get_run_logger()
+    wanted = {f"{name}-{seed}": member for (name, seed), member in settings.members().items()}
+    places = {name: rooms.of(member) for name, member in wanted.items()}
+    room = rooms.shared(settings, list(places.values()))
+    logger.info("%d runs: %s; the report in %s", len(wanted), ", ".join(wanted), room.folder)
+    who, wait = f"flow run {flow_run.name}", settings.limits.wait_minutes * 60
+    with room.held(who, logger.warning, wait):
+        room.furnish()
+        find_mlflow(settings.corpus)
+        try:
+            # Once, for all: the runs find it in the cache.
+            run_step.with_options(name="prepare", task_run_name="prepare")("prepare", room, settings.limits)
+            if settings.run_on == "here":
+                done, failed = run_here(wanted, places, settings.parallel_runs)
+            else:
+                done, failed = run_elsewhere(wanted, settings.run_on)
+            if done:
+                finished = {key: places[f"{key[0]}-{key[1]}"] for key in settings.members()}
+                collect(room, {key: at for key, at in finished.items() if f"{key[0]}-{key[1]}" in done})
+                run_step.with_options(name="report", task_run_name="report")("report", room, settings.limits)
+                link_results(room)
+        finally:
+            running.stop_all()
+    if failed:
+        raise CompareError("\n".join(f"{name}: {reason}" for name, reason in failed.items()))
+    return {"report": str(room.report), "runs": {name: str(place.trained) for name, place in places.items()}}
+
+
+def run_here(
+    wanted: dict[str, TrainSettings], places: dict[str, Room], at_once: int
+) -> tuple[set[str], dict[str, str]]:
+    """The runs as tasks of this flow; returns those that came out well, and why the others did not."""
+
+    def submit(name: str) -> Any:
+        named = run_member.with_options(task_run_name=name)
+        return named.submit(places[name], wanted[name].limits, shared=at_once > 1)
+
+    done, failed = run_in_order({name: frozenset[str]() for name in wanted}, submit, at_once)
+    return set(done), {name: str(error) for name, error in failed.items()}
+
+
+@task(name="run", cache_policy=NO_CACHE, persist_result=False)
+def run_member(room: Room, limits: Limits, shared: bool) -> bool:
+    """Train and evaluate one run of the grid; returns whether anything had to run."""
+    logger = get_run_logger()
+    environment = running.SHARED_CORES if shared else {}
+    with room.held(f"flow run {flow_run.name}", logger.warning, limits.wait_minutes * 60):
+        room.furnish()
+        ran = [
+            bring(step, room, limits, logger.info, environment) for step in ("prepare", "train", "evaluate")
+        ]
+    return any(ran)
+
+
+def run_elsewhere(wanted: dict[str, TrainSettings], pool: str) -> tuple[set[str], dict[str, str]]:
+    """The runs as flow runs of ``train``, which any worker of the pool may take.
+
+    Raises:
+        ParameterError: they would wait for this very flow to leave the pool.
+    """
+    with get_client(sync_client=True) as client:
+        if pool == OWN_POOL and client.read_work_pool(pool).concurrency_limit == 1:
+            raise ParameterError(
+                f"work pool {pool} takes one run at a time, and that is this one: "
+                'raise its limit, or choose run_on "here"'
+            )
+        deployment = "train/train" if pool == "cpu" else f"train/train-{pool}"
+        left: dict[UUID, str] = {}
+        done, failed = set[str](), dict[str, str]()
+        with _cancelled_with_us(left):
+            for name, member in wanted.items():
+                values = {"settings": member.model_dump(mode="json", exclude_none=True)}
+                started = run_deployment(deployment, parameters=values, flow_run_name=name, timeout=0)
+                left[started.id] = name  # type: ignore[union-attr]
+            while left:
+                time.sleep(POLL_SECONDS)
+                for run_id in list(left):
+                    state = client.read_flow_run(run_id).state
+                    if state is None or not state.is_final():
+                        continue
+                    name = left.pop(run_id)
+                    if state.is_completed():
+                        done.add(name)
+                    else:
+                        failed[name] = f"{state.name}: {state.message}"
+    return done, failed
+
+
+@contextmanager
+def _cancelled_with_us(left: dict[UUID, str]) -> Iterator[None]:
+    """Whatever ends this flow before its runs have ended cancels them."""
+    try:
+        yield
+    finally:
+        if left:
+            with get_client(sync_client=True) as client:
+                for run_id in left:
+                    client.set_flow_run_state(run_id, Cancelling())
+
+
+def collect(room: Room, runs: dict[tuple[str, int], Room]) -> None:
+    """The runs' files under the names that the report gives them; linked, so they take no room on disk."""
+    for (name, seed), member in runs.items():
+        for place in (layout.trained, layout.evaluated):
+            source = member.folder / place(member.corpus, member.system, member.seed)
+            target = room.folder / place(room.corpus, name, seed)
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(source, target, copy_function=_link)
+
+
+def _link(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
+    return target
+
+
+def link_results(room: Room) -> None:
+    """What one wants to click afterwards: the table, the runs side by side in MLflow, the report."""
+    from vhcr import recording
+
+    rows: Sequence[dict[str, Any]] = layout.read_json(room.report.with_name("table.json"))
+    key = key_of(room)
+    description = f"All runs on **{room.corpus}**; nats per word. The report: `{room.report}`"
+    create_table_artifact(table=list(rows), key=f"table-{key}", description=description)
+    ids = [row["mlflow_run_id"] for row in rows if row["mlflow_run_id"]]
+    found = find_mlflow(room.corpus)
+    if not ids or found is None:
+        return
+    client, experiment = found
+    query = f"runs={quote(json.dumps(ids))}&experiments={quote(json.dumps([experiment]))}"
+    link = f"{recording.pages_url()}/#/compare-runs?{query}"
+    create_link_artifact(
+        link=link,
+        link_text="The runs side by side",
+        key=f"mlflow-{key}",
+        description="In MLflow (make mlflow)",
+    )
+    # The report belongs to all of them; it is kept with the first.
+    client.log_artifact(ids[0], str(room.report), "comparison")
+    page = f"{recording.run_url(experiment, ids[0])}/artifacts/comparison/{room.report.name}"
+    create_link_artifact(link=page, link_text=page, key=f"report-{key}", description="The report on all runs")
+
+
+def main() -> None:
+    """Run the flow from a terminal."""
+    parser = argparse.ArgumentParser(prog="python -m flows.compare", description=compare.description)
+    parser.add_argument("--corpus", default=DEFAULT_SETTINGS.corpus)
+    parser.add_argument("--systems", nargs="+", default=DEFAULT_SETTINGS.systems)
+    parser.add_argument("--seeds", nargs="+", type=int, default=DEFAULT_SETTINGS.seeds)
+    parser.add_argument("--parallel-runs", type=int, default=DEFAULT_SETTINGS.parallel_runs)
+    arguments = parser.parse_args()
+    if not Path("dvc.yaml").is_file():
+        sys.exit("error: dvc.yaml is not here; run this from the root of the project")
+    try:
+        compare(CompareSettings.model_validate(vars(arguments)))
+    except pydantic.ValidationError as error:
+        sys.exit("\n".join(f"error: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
+    except VhcrError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
