@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "training": FILES | {"batch", "models", "evaluation", "diagnostics", "tokenisation"},
     "recording": FILES | {"provenance", "training"},
     "report": FILES | {"generation", "evaluation"},  # of evaluation the intervals, which are arithmetic
-    "summary": FILES,
+    "summary": FILES | {"report"},
 }
 ANY_ROOM = {"stages", "cli"}
 NO_TORCH = ("errors", "params", "conversation", "layout", "corpora", "tokenisation", "report", "summary")

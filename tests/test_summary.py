@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vhcr import summary as summary_room
 from vhcr.errors import DataError
-from vhcr.layout import read_json, write_json
 from vhcr.summary import summary, table
 
 
@@ -60,28 +58,3 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "toy" / "table.json").write_text("[{")
     with pytest.raises(DataError, match=r"table\.json"):
         summary(tmp_path)
-
-
-def test_published_rows_say_what_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    row = {"corpus": "toy", "system": "hred", "seed": 0, "nll_per_word": 1.5, "mlflow_run_id": "abc"}
-    write_json(Path("reports/toy/table.json"), [row])
-    run = {key: key for key in summary_room.MADE_BY}
-    write_json(Path("data/trained/toy/hred/0/run.json"), {**run, "mlflow_run_id": "abc"})
-    write_json(Path("data/evaluated/toy/hred/0/provenance.json"), {"protocol": {"split": "test"}})
-    write_json(
-        Path("data/evaluated/toy/hred/0/metrics.json"), {"importance_weighted_nll_per_word": {"1": 1.4}}
-    )
-    summary_room.main(["publish", "toy"])
-    (published,) = read_json(Path("results/toy.json"))
-    assert published["nll_per_word"] == 1.5
-    assert published["made_by"] == run
-    assert published["protocol"] == {"split": "test"}
-    assert published["importance_weighted_nll_per_word"] == {"1": 1.4}
-    assert "abc" not in Path("results/toy.json").read_text()
-
-
-def test_publishing_what_is_not_there_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"reports/toy/table\.json"):
-        summary_room.publish("toy")

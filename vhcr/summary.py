@@ -1,19 +1,23 @@
 """What the reports say: a table in the terminal, and results/<corpus>.json to keep in git.
 
-python -m vhcr.summary                  the table of every report
-python -m vhcr.summary publish toy      results/toy.json: its rows, each with what made it
+python -m vhcr.summary                            the table of every report
+python -m vhcr.summary publish toy                add its evaluated runs to results/toy.json
+python -m vhcr.summary render results/toy.json    that Markdown, from the rows alone
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vhcr.errors import VhcrError
-from vhcr.layout import evaluated, read_json, trained, write_json
+from vhcr.errors import DataError, VhcrError
+from vhcr.layout import DATA, read_json
+
+log = logging.getLogger(__name__)
 
 COLUMNS = {  # key of table.json -> heading
     "system": "system",
@@ -27,19 +31,6 @@ COLUMNS = {  # key of table.json -> heading
     "extrema_1turn": "extrema",
     "greedy_1turn": "greedy",
 }
-
-
-MADE_BY = (
-    "code_version",
-    "dirty",
-    "data_hash",
-    "device",
-    "machine",
-    "versions",
-    "seconds",
-    "num_parameters",
-    "params",
-)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -90,29 +81,32 @@ def _where(folders: Iterable[Path]) -> Iterable[str]:
         yield "MLflow:  make mlflow, then open http://127.0.0.1:5000/#/experiments"
 
 
-def publish(corpus: str, *, reports: Path = Path("reports"), results: Path = Path("results")) -> Path:
-    """Write results/<corpus>.json: the rows of its table.json, each with what made it; returns the path.
+def publish(
+    corpus: str, *, params: Path = Path("params.yaml"), results: Path = Path("results")
+) -> tuple[Path, Path]:
+    """Add a corpus's evaluated runs to results/<corpus>.json, and write results/<corpus>.md; returns both.
 
-    Each row has the commit, data hash, parameters, device, machine and seconds of its training, and the
-    protocol of its evaluation. The MLflow id, which means nothing elsewhere, is left out.
+    Runs that saw other data than what is tokenised now are left out; the log says which.
 
     Raises:
-        DataError: the report, or the record of a run, is missing or damaged.
+        DataError: nothing was evaluated, or a file is missing or damaged.
+        ParameterError: the corpus is not defined.
     """
-    rows = []
-    for row in read_json(reports / corpus / "table.json"):
-        run = read_json(trained(corpus, row["system"], row["seed"]) / "run.json")
-        measured = read_json(evaluated(corpus, row["system"], row["seed"]) / "provenance.json")
-        metrics = read_json(evaluated(corpus, row["system"], row["seed"]) / "metrics.json")
-        made = {key: run[key] for key in MADE_BY}
-        rows.append(
-            {key: value for key, value in row.items() if key != "mlflow_run_id"}
-            | {"importance_weighted_nll_per_word": metrics.get("importance_weighted_nll_per_word")}
-            | {"made_by": made, "protocol": measured["protocol"]}
-        )
-    path = results / f"{corpus}.json"
-    write_json(path, rows)
-    return path
+    from vhcr.params import Params
+    from vhcr.report import published
+    from vhcr.report.paper import paper_corpus
+    from vhcr.report.results import load
+
+    merged = Params.load(params).corpus(corpus)
+    found = load(corpus, paper_corpus=paper_corpus(merged.source.reader), num_samples=0)
+    for left in found.left_out:
+        log.warning("%s %s %s is left out: %s", corpus, left.system, left.seed, left.reason)
+    if not found.runs:
+        raise DataError(f"{DATA / 'evaluated' / corpus}: no run was evaluated on the present data")
+    evaluation = merged.evaluation
+    return published.publish(
+        found, num_samples=evaluation.bootstrap_samples, seed=evaluation.seed, folder=results
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -123,7 +117,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             case []:
                 print(f"\n{summary(Path('reports'))}")
             case ["publish", corpus]:
-                print(publish(corpus))
+                logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+                print(*publish(corpus), sep="\n")
+            case ["render", path]:
+                from vhcr.report import published
+
+                print(published.markdown(Path(path)), end="")
             case _:
                 print(__doc__, file=sys.stderr)
                 sys.exit(2)

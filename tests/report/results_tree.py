@@ -255,8 +255,11 @@ def write_training(
                 "model": {"embedding_size": 64, "z_utt_size": 16},
                 "system": {
                     "architecture": system.partition("-")[0],
-                    "word_drop": 0.25 if system.endswith("-wd") else 0.0,
-                    "utterance_drop": 0.25 if system.endswith("-ud") else 0.0,
+                    "reading": "paper",
+                    "word_drop": {"wd": 0.25, "wd50": 0.5, "wd75": 0.75}.get(system.partition("-")[2], 0.0),
+                    "utterance_drop": 0.25 if "-ud" in system else 0.0,
+                    "bag_of_words_weight": 1.0 if system.endswith("-bow") else 0.0,
+                    "decoder_sees_context": not system.endswith("-zonly"),
                 },
                 "training": {"learning_rate": 0.003, "num_epochs": 10},
             },

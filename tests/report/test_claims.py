@@ -98,7 +98,7 @@ def test_claims_about_one_corpus_stay_with_it(report: Report) -> None:
 
 def test_higher_word_drop_and_narrow_priors(tmp_path: Path) -> None:
     write_tree(
-        tmp_path, systems={"vhred-zonly": (3.5, 0.0, 0.004, 0.5), "vhred-wd75": (3.5, 0.0, 0.004, 0.5)}
+        tmp_path, systems={"vhred-zonly": (3.5, 0.0, 0.004, 0.5), "vhred-heavy": (3.5, 0.0, 0.004, 0.5)}
     )
     report = assemble_in(tmp_path)
     assert verdicts(report.claims)["Nor does a higher word drop, 0.5 or 0.75"] == "not run"
@@ -107,7 +107,7 @@ def test_higher_word_drop_and_narrow_priors(tmp_path: Path) -> None:
         replace(
             run,
             training={**run.training, "params": {"system": system}}
-            if run.system == "vhred-wd75"
+            if run.system == "vhred-heavy"
             else run.training,
             metrics={**run.metrics, "diagnostics": {"prior_variance_ratio": 0.01}},
         )

@@ -70,6 +70,14 @@ class Resampled:
         """The ratio (mean over seeds) with its percentile interval."""
         return _interval(self.estimate, self._over_seeds(0), level)
 
+    def pairs_with(self, other: Resampled) -> bool:
+        """Whether both saw the same draws of as many conversations."""
+        return (self.num_conversations, len(self.replicates), self.seed) == (
+            other.num_conversations,
+            len(other.replicates),
+            other.seed,
+        )
+
     def minus(self, other: Resampled, level: float = LEVEL) -> Interval:
         """This ratio - the other, paired by conversation.
 

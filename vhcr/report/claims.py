@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 
 from vhcr.evaluation.statistics import Interval
 from vhcr.report.evidence import Evidence
-from vhcr.report.results import EMBEDDING_METRICS, Run, label, number
+from vhcr.report.results import EMBEDDING_METRICS, Run, number
+from vhcr.report.systems import label
 
 Verdict = Literal["supported", "not supported", "undecided", "not run"]
 
@@ -42,9 +43,13 @@ class Claim:
 
 
 def claims(evidence: Evidence) -> list[Claim]:
-    """All claims that concern this corpus, in the paper's order, those without a run last."""
+    """All claims that concern this corpus, in the paper's order, those without a run last.
+
+    Which runs a claim is about goes by their recorded parameters, whatever their names.
+    """
+    cast = evidence.in_roles()
     judged = [
-        Claim(text, where, rule, judge(evidence))
+        Claim(text, where, rule, judge(cast))
         for text, where, rule, judge, corpora in _CLAIMS
         if corpora is None or evidence.results.paper_corpus in corpora
     ]
@@ -163,25 +168,11 @@ def _stays(evidence: Evidence) -> Finding:
 
 
 def _higher_word_drop(evidence: Evidence) -> Finding:
-    systems = [
-        system
-        for system in evidence.results.systems
-        if any(
-            (number(run.training, "params", "system", "word_drop") or 0) >= 0.5
-            and _architecture(run) == "vhred"
-            for run in evidence.results.of(system)
-        )
-    ]
+    systems = [system for system in ("vhred-wd50", "vhred-wd75") if evidence.results.of(system)]
     if not systems:
         return Finding("not run", "needs VHRED with word drop of 0.5 or 0.75")
     findings = [_vanishes(system)(evidence) for system in systems]
     return Finding(_together([f.verdict for f in findings]), "; ".join(f.evidence for f in findings))
-
-
-def _architecture(run: Run) -> str | None:
-    params = run.training.get("params")
-    system = params.get("system") if isinstance(params, dict) else None
-    return system.get("architecture") if isinstance(system, dict) else None
 
 
 def _hred_lowest(evidence: Evidence) -> Finding:

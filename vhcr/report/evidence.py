@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vhcr.evaluation.statistics import Interval, MeanAndDeviation, Resampled, mean_and_deviation, resample
-from vhcr.report.results import Results, Sums
+from vhcr.report.results import Results, Run, Sums
 
-LOWER_IS_BETTER = frozenset({"nll_per_word", "reconstruction_per_word"})
+LOWER_IS_BETTER = frozenset({"nll_per_word", "reconstruction_per_word", "importance_weighted"})
+LIKELIHOODS = LOWER_IS_BETTER | {"kl_per_word", "kl_conv_per_word", "kl_utt_per_word"}
 
 
 class Evidence:
@@ -26,6 +29,13 @@ class Evidence:
         self.seed = seed
         self._resampled: dict[tuple[str, str], Resampled | None] = {}
         self._shared: dict[str, list[str]] = {}
+        self._each: dict[tuple[int, str], Resampled | None] = {}
+
+    def in_roles(self) -> Evidence:
+        """The same numbers, with each system under the paper's name of what it is."""
+        cast = Evidence(self.results.in_roles(), num_samples=self.num_samples, seed=self.seed)
+        cast._each = self._each
+        return cast
 
     def values(self, system: str, key: str) -> list[float]:
         """The number of each seed that has one."""
@@ -43,7 +53,23 @@ class Evidence:
     def difference(self, system: str, other: str, key: str) -> Interval | None:
         """``system`` - ``other`` with its 95 % interval."""
         ours, theirs = self._resample(system, key), self._resample(other, key)
-        return ours.minus(theirs) if ours and theirs else None
+        if ours is None or theirs is None or not ours.pairs_with(theirs):
+            return None
+        return ours.minus(theirs) if self.comparable(system, other, key) else None
+
+    def comparable(self, system: str, other: str, key: str) -> bool:
+        """Whether a difference means anything: bounds on the NLL of other words do not compare.
+
+        The reading ``release`` scores no first utterance, so its nats are of fewer words.
+        """
+        if key not in LIKELIHOODS:
+            return True
+        return self._num_words(system) == self._num_words(other)
+
+    def _num_words(self, system: str) -> int | None:
+        """Words that its NLL is of."""
+        words = self.results.of(system)[0].metrics.get("num_words")
+        return None if words is None else int(words)
 
     def leaders(self, key: str, systems: Sequence[str]) -> set[str]:
         """The best system, and those that cannot be told apart from it. Empty with fewer than two systems."""
@@ -51,6 +77,10 @@ class Evidence:
         if len(means) < 2:
             return set()
         sign = 1 if key in LOWER_IS_BETTER else -1
+        if key in LIKELIHOODS:  # among those that score the words that most score
+            counts = {system: self._num_words(system) for system in means}
+            usual = Counter(counts.values()).most_common(1)[0][0]
+            means = {system: mean for system, mean in means.items() if counts[system] == usual}
         best = min(means, key=lambda system: sign * means[system])
         tied = set()
         for system in means:
@@ -65,14 +95,31 @@ class Evidence:
         return self._resampled[system, key]
 
     def _make(self, system: str, key: str) -> Resampled | None:
-        runs = self.results.of(system)
-        sums = [run.sums[key] for run in runs if key in run.sums]
-        if not sums or len(sums) < len(runs):
+        """Over the seeds of a system; None where one of them cannot be resampled as the others are."""
+        each = [self.resampled(run, key) for run in self.results.of(system)]
+        known = [one for one in each if one is not None]
+        if not known or len(known) < len(each) or not all(known[0].pairs_with(one) for one in known):
             return None
-        top, bottom = _stack(sums, self._common(key))
+        return replace(
+            known[0],
+            estimate=sum(one.estimate for one in known) / len(known),
+            replicates=np.concatenate([one.replicates for one in known], axis=1),
+        )
+
+    def resampled(self, run: Run, key: str) -> Resampled | None:
+        """One run's number, resampled from its sums per conversation; of a published run, as it was then."""
+        name = (id(run.metrics), key)  # a run under another name holds the same metrics
+        if name not in self._each:
+            self._each[name] = self._resample_run(run, key)
+        return self._each[name]
+
+    def _resample_run(self, run: Run, key: str) -> Resampled | None:
+        if key not in run.sums:
+            return run.resampled.get(key)
+        top, bottom = _columns(run.sums[key], self._common(key))
         if bottom.shape[-1] == 0 or not (bottom.sum(axis=-1) > 0).all():
             return None
-        return resample(top, bottom, num_samples=self.num_samples, seed=self.seed)
+        return resample(top[None], bottom[None], num_samples=self.num_samples, seed=self.seed)
 
     def _common(self, key: str) -> list[str]:
         """Conversations that every run with this number has: all of them, unless protocols differ."""
@@ -82,12 +129,8 @@ class Evidence:
         return self._shared[key]
 
 
-def _stack(sums: Sequence[Sums], ids: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Numerators and denominators over ``ids``, [seeds, parts, conversations]."""
-    tops, bottoms = [], []
-    for one in sums:
-        position = {name: i for i, name in enumerate(one.conversation_ids)}
-        columns = [position[name] for name in ids]
-        tops.append(one.numerators[:, columns])
-        bottoms.append(one.denominators[:, columns])
-    return np.stack(tops), np.stack(bottoms)
+def _columns(sums: Sums, ids: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Numerators and denominators over ``ids``, [parts, conversations]."""
+    position = {name: i for i, name in enumerate(sums.conversation_ids)}
+    columns = [position[name] for name in ids]
+    return sums.numerators[:, columns], sums.denominators[:, columns]

@@ -13,7 +13,8 @@ from vhcr.report.claims import Claim, Verdict, claims
 from vhcr.report.evidence import Evidence
 from vhcr.report.paper import PaperFigures
 from vhcr.report.plots import Figure, colours, figures
-from vhcr.report.results import Json, Results, Run, label
+from vhcr.report.results import Json, Results, Run
+from vhcr.report.systems import label
 from vhcr.report.tables import NOTHING, Table, tables
 
 MARKS: dict[Verdict, str] = {"supported": "✓", "not supported": "✗", "undecided": "?", "not run": NOTHING}

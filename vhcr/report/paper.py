@@ -51,6 +51,11 @@ class PaperFigures:
         return [figure for figure in _read()["figures"] if figure["corpus"] == self.corpus]
 
 
+def paper_corpus(reader: str) -> str | None:
+    """Which of the paper's corpora a reader of raw files reads, if either."""
+    return reader if reader in _read()["corpora"] else None
+
+
 @lru_cache(maxsize=1)
 def _read() -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from vhcr.report.evidence import Evidence
 from vhcr.report.paper import PaperFigures
-from vhcr.report.results import EMBEDDING_METRICS, Run, label, number, system_order
+from vhcr.report.results import EMBEDDING_METRICS, Run, number
+from vhcr.report.systems import label, system_order
 
 MAX_POINTS = 160  # of one line; more cannot be told apart at the size of a panel
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,11 @@ from numpy.typing import NDArray
 
 from vhcr import layout
 from vhcr.errors import DataError
+from vhcr.evaluation.statistics import Resampled
+from vhcr.report.systems import SYSTEM_LABELS, label, roles, system_order
 
 Json = Mapping[str, Any]
 
-SYSTEM_LABELS = {
-    "hred": "HRED",
-    "vhred": "VHRED",
-    "vhred-wd": "VHRED + w.d",
-    "vhred-ud": "VHRED + u.d",
-    "vhred-bow": "VHRED + bow",
-    "vhred-zonly": "VHRED, z only",
-    "vhcr": "VHCR",
-    "vhcr-ud": "VHCR + u.d",
-}
 EMBEDDING_METRICS = ("average", "extrema", "greedy")
 TABLE_KEYS = (
     "corpus",
@@ -82,6 +75,7 @@ class Run:
     provenance: Json = field(default_factory=dict)
     curves: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     sums: Mapping[str, Sums] = field(default_factory=dict)  # by table key
+    resampled: Mapping[str, Resampled] = field(default_factory=dict)  # in their place, of published runs
     responses: Mapping[tuple[int, str], Response] = field(default_factory=dict)  # (turns, conversation id)
 
     @property
@@ -90,13 +84,41 @@ class Run:
         return f"{label(self.system)}, seed {self.seed}"
 
     @property
+    def settings(self) -> Json:
+        """The ``system`` section that it was trained with; empty where that was not recorded."""
+        params = self.training.get("params")
+        found = params.get("system") if isinstance(params, Mapping) else None
+        return found if isinstance(found, Mapping) else {}
+
+    @property
     def mlflow_run_id(self) -> str | None:
         """The MLflow run that recorded it, if one did."""
         found = self.provenance.get("mlflow_run_id") or self.training.get("mlflow_run_id")
         return str(found) if found else None
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether its NLL is only a bound."""
+        return not self.metrics.get("bound_is_exact", self.system == "hred")
+
+    @property
+    def bounds(self) -> dict[int, float]:
+        """K -> the importance-weighted bound with K samples, K ascending."""
+        found = self.metrics.get("importance_weighted_nll_per_word")
+        keys = sorted(int(k) for k in found if str(k).isdecimal()) if isinstance(found, Mapping) else []
+        values = {k: number(found, str(k)) for k in keys}
+        return {k: value for k, value in values.items() if value is not None}
+
     def value(self, key: str) -> float | None:
-        """The number under a table key ("nll_per_word", "average_3turn", ...), or None."""
+        """The number under a table key ("nll_per_word", "average_3turn", ...), or None.
+
+        ``importance_weighted`` is the bound with the largest K on its subset of the test split; of an exact
+        NLL, the NLL there.
+        """
+        if key == "importance_weighted":
+            if not self.is_bound:
+                return number(self.metrics, "importance_bound_subset_nll_per_word")
+            return next(reversed(self.bounds.values()), None)
         metric, separator, turns = key.rpartition("_")
         if separator and turns.endswith("turn"):
             return number(self.metrics, "responses", turns.removesuffix("turn"), metric)
@@ -145,10 +167,21 @@ class Results:
         """The runs of one system, by seed."""
         return tuple(run for run in self.runs if run.system == system)
 
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """System -> the paper's system that its recorded parameters make it, for those that are one."""
+        return roles({run.system: run.settings for run in reversed(self.runs)})
 
-def label(system: str) -> str:
-    """The paper's name of a system; the name itself of one that the paper does not have."""
-    return SYSTEM_LABELS.get(system, system)
+    def in_roles(self) -> Results:
+        """The same with each system under the paper's name of what it is.
+
+        A system that bears a name of the paper's without being that one keeps it no longer.
+        """
+        names = {
+            system: self.roles.get(system, f"{system}*" if system in SYSTEM_LABELS else system)
+            for system in self.systems
+        }
+        return replace(self, runs=tuple(replace(run, system=names[run.system]) for run in self.runs))
 
 
 def number(tree: Any, *keys: str) -> float | None:
@@ -225,12 +258,6 @@ def _finite(text: str) -> float | None:
     return value if value is not None and np.isfinite(value) else None
 
 
-def system_order(system: str) -> tuple[int, str]:
-    """Sorts systems as the paper lists them, others after them by name."""
-    known = list(SYSTEM_LABELS)
-    return (known.index(system) if system in known else len(known), system)
-
-
 def _run_names(corpus: str) -> list[tuple[str, str]]:
     names = set()
     for root in ("evaluated", "trained"):
@@ -304,7 +331,8 @@ def _read_parquet(path: Path, wanted: Iterable[str], ids: Sequence[str] | None =
 
 def _likelihood_sums(path: Path) -> dict[str, Sums]:
     parts = {part for columns in _NATS.values() for part in columns}
-    table = _read_parquet(path, ["conversation_id", "num_words", *sorted(parts)])
+    weighted = "importance_weighted_nll"
+    table = _read_parquet(path, ["conversation_id", "num_words", *sorted(parts), weighted])
     if table is None or not {"conversation_id", "num_words"} <= set(table.column_names):
         return {}
     ids = tuple(table["conversation_id"].to_pylist())
@@ -314,6 +342,10 @@ def _likelihood_sums(path: Path) -> dict[str, Sums]:
         if set(columns) <= set(table.column_names):
             nats = np.sum([np.asarray(table[name].to_numpy(), np.float64) for name in columns], axis=0)
             sums[key] = Sums(ids, nats[None], words)
+    if weighted in table.column_names:
+        bounds = np.asarray(table[weighted].to_numpy(), np.float64)
+        there = np.flatnonzero(np.isfinite(bounds))
+        sums["importance_weighted"] = Sums(tuple(ids[i] for i in there), bounds[None, there], words[:, there])
     return sums
 
 

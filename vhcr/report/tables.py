@@ -13,7 +13,8 @@ from vhcr.evaluation.statistics import MeanAndDeviation, mean_and_deviation
 from vhcr.report.claims import signed
 from vhcr.report.evidence import Evidence
 from vhcr.report.paper import PaperFigures
-from vhcr.report.results import EMBEDDING_METRICS, Run, label, number
+from vhcr.report.results import EMBEDDING_METRICS, Run, number
+from vhcr.report.systems import label
 
 NOTHING = "–"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -56,6 +58,7 @@ BOUND_SAMPLES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # points of the conv
 
 def run(params: Params, corpus: str, system: str, seed: int) -> None:
     """Evaluate one trained system on the test split of its corpus."""
+    started = time.monotonic()
     merged = params.corpus(corpus)
     source, out = layout.tokenised(corpus), layout.evaluated(corpus, system, seed)
     manifest = layout.read_json(source / "manifest.json")
@@ -96,6 +99,9 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
             "dirty": version.dirty,
             "versions": versions(),
             "machine": machine(),
+            "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
+            "seconds": round(time.monotonic() - started, 3),
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "protocol": protocol(evaluation, generation),
         },
     )
@@ -169,17 +175,19 @@ def likelihood(
     words = max(float(scores.num_words[chosen].sum()), 1.0)
     metrics["importance_bound_num_conversations"] = len(chosen)
     metrics["importance_bound_subset_nll_per_word"] = float(scores.nll[chosen].sum() / words)
+    column: list[float | None] = [None] * len(test)
+    columns["importance_weighted_nll"] = column
     if exact:
         metrics["importance_weighted_nll_per_word"] = {"1": metrics["importance_bound_subset_nll_per_word"]}
+        for index in chosen.tolist():
+            column[index] = float(scores.nll[index])
         return columns, metrics
     weights = log_weights(trained.model, test, chosen.tolist(), params.importance_samples, params.seed)
     points = [k for k in BOUND_SAMPLES if k < params.importance_samples] + [params.importance_samples]
     bounds = {k: importance_weighted_nll(weights, k) for k in points}
     metrics["importance_weighted_nll_per_word"] = {str(k): float(b.sum() / words) for k, b in bounds.items()}
-    column: list[float | None] = [None] * len(test)
     for index, value in zip(chosen.tolist(), bounds[points[-1]].tolist(), strict=True):
         column[index] = value
-    columns["importance_weighted_nll"] = column
     return columns, metrics
 
 

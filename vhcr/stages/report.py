@@ -12,12 +12,11 @@ from vhcr.stages.common import stage_main
 
 log = logging.getLogger(__name__)
 
-PAPER_CORPORA = {"cornell": "cornell", "ubuntu": "ubuntu"}  # reader -> the corpus as paper.json names it
-
 
 def run(params: Params, *, corpus: str) -> None:
     """Report on all runs of a corpus that were trained and evaluated on its present data."""
     from vhcr.report.page import assemble
+    from vhcr.report.paper import paper_corpus
     from vhcr.report.results import load
     from vhcr.report.write import write
     from vhcr.tokenisation.tokeniser import detokenise
@@ -25,7 +24,7 @@ def run(params: Params, *, corpus: str) -> None:
     merged = params.corpus(corpus)
     results = load(
         corpus,
-        paper_corpus=PAPER_CORPORA.get(merged.source.reader),
+        paper_corpus=paper_corpus(merged.source.reader),
         num_samples=merged.evaluation.num_samples_shown,
         readable=lambda text: detokenise(text.split()),
     )

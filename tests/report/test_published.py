@@ -1,0 +1,173 @@
+"""Published results: later runs add to them, and what was said of the files is said of the rows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.report.results_tree import DATA_HASH, SYSTEMS, write_run, write_tree
+from vhcr import layout, summary
+from vhcr.errors import DataError
+from vhcr.evaluation.statistics import resample
+from vhcr.report import published
+from vhcr.report.claims import claims
+from vhcr.report.evidence import Evidence
+from vhcr.report.page import Report
+from vhcr.report.results import load
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+PUBLISHED = Path("results/toy.json")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_tree(tmp_path, systems={name: SYSTEMS[name] for name in ("hred", "vhcr-ud")}, seeds=(0,))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def publish() -> list[dict[str, object]]:
+    summary.publish("toy", params=PARAMS)
+    return published.read(PUBLISHED)
+
+
+def names(rows: list[dict[str, object]]) -> list[tuple[object, object]]:
+    return sorted((row["system"], row["seed"]) for row in rows)  # type: ignore[misc]
+
+
+def test_later_runs_add_and_the_same_run_again_replaces(project: Path) -> None:
+    """The files of earlier runs may be gone by then; their rows and what they prove are not."""
+    publish()
+    shutil.rmtree(project / layout.evaluated("toy", "hred", 0).parent)
+    shutil.rmtree(project / layout.trained("toy", "hred", 0).parent)
+    write_run(project, "toy", "vhred", 0, SYSTEMS["vhred"])
+    write_run(project, "toy", "vhcr-ud", 0, (3.3, 0.2, 0.3, 0.6))
+    rows = publish()
+    assert names(rows) == [("hred", 0), ("vhcr-ud", 0), ("vhred", 0)]
+    vhcr = next(row for row in rows if row["system"] == "vhcr-ud")
+    assert vhcr["nll_per_word"] == pytest.approx(3.3, abs=0.1)
+    (results,) = published.load(PUBLISHED)
+    difference = Evidence(results, num_samples=0, seed=0).difference("vhcr-ud", "hred", "nll_per_word")
+    assert difference is not None
+    assert difference.high < 0
+
+
+def test_other_parameters_are_another_row_in_another_table(project: Path) -> None:
+    publish()
+    path = project / layout.trained("toy", "hred", 0) / "run.json"
+    run = layout.read_json(path)
+    changed = {**run["params"], "training": {**run["params"]["training"], "num_epochs": 99}}
+    layout.write_json(path, {**run, "params": changed})
+    rows = publish()
+    assert names(rows) == [("hred", 0), ("hred", 0), ("vhcr-ud", 0)]
+    assert sorted(len(results.runs) for results in published.load(PUBLISHED)) == [1, 2]
+    page = PUBLISHED.with_suffix(".md").read_text()
+    assert "setting 1 of 2" in page
+    assert "num_epochs 99" in page
+
+
+def test_how_a_training_ran_makes_no_other_row(project: Path) -> None:
+    """Nor does a setting that an older program did not have, and that is off."""
+    publish()
+    path = project / layout.trained("toy", "hred", 0) / "run.json"
+    run = layout.read_json(path)
+    run["params"]["training"]["num_threads"] = 7
+    run["params"]["system"]["free_nats"] = 0.0
+    layout.write_json(path, run)
+    assert names(publish()) == [("hred", 0), ("vhcr-ud", 0)]
+
+
+def test_rows_say_what_the_files_said(report: Report, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers, intervals and verdicts, from the file alone."""
+    monkeypatch.chdir(tree)
+    path, page = published.publish(report.results, num_samples=200, seed=0)
+    try:
+        (results,) = published.load(path)
+        evidence = Evidence(results, num_samples=0, seed=0)
+        assert [run.table_row() | {"mlflow_run_id": None} for run in results.runs] == sorted(
+            (run.table_row() | {"mlflow_run_id": None} for run in report.results.runs),
+            key=lambda row: (row["system"], row["seed"]),
+        )
+        for key in ("nll_per_word", "greedy_3turn"):
+            ours = evidence.difference("vhcr-ud", "vhred", key)
+            theirs = report.evidence.difference("vhcr-ud", "vhred", key)
+            assert ours == pytest.approx(theirs, abs=1e-6)
+        assert [(claim.text, claim.finding.verdict) for claim in claims(evidence)] == [
+            (claim.text, claim.finding.verdict) for claim in report.claims
+        ]
+        text = page.read_text()
+        assert "| VHCR + u.d | ≤ 3.50" in text
+        assert "*4.026*" in text, "the paper's figure"
+        assert "**supported**" in text
+        assert DATA_HASH[:12] in text
+    finally:
+        shutil.rmtree(tree / "results")
+
+
+def test_rows_are_readable_and_say_what_made_them(project: Path) -> None:
+    rows = publish()
+    made_by = rows[0]["made_by"]
+    assert isinstance(made_by, dict)
+    assert set(made_by) == set(published.MADE_BY)
+    text = PUBLISHED.read_text()
+    run = layout.read_json(project / layout.evaluated("toy", "hred", 0) / "provenance.json")
+    assert run["mlflow_run_id"] not in text, "it means nothing elsewhere"
+    assert max(len(line) for line in text.splitlines()) < 20_000
+    assert len(text) < 60_000 * len(rows), "of 1,000 replicates and the thinned curves"
+    assert json.loads(text) == rows
+
+
+def test_replicates_survive_the_file() -> None:
+    rng = np.random.default_rng(0)
+    one = resample(rng.normal(4, 1, 50), np.ones(50), num_samples=30, seed=3)
+    entry = {
+        "estimate": one.estimate,
+        "seed": 3,
+        "num_conversations": 50,
+        "deviations": published.encoded(one),
+    }
+    again = published.decoded(json.loads(json.dumps(entry)))
+    assert again.pairs_with(one)
+    np.testing.assert_allclose(again.replicates, one.replicates, atol=1e-7)
+
+
+def test_rows_of_before_are_kept(project: Path) -> None:
+    """Rows once had neither metrics nor replicates; claims about them are open, not lost."""
+    old = {
+        "corpus": "toy", "system": "vhred", "seed": 4, "nll_per_word": 3.25, "average_1turn": 0.5,
+        "made_by": {"data_hash": DATA_HASH, "params": {"system": {"architecture": "vhred"}}},
+        "protocol": {"split": "test"},
+    }  # fmt: skip
+    layout.write_json(PUBLISHED, [old])
+    assert names(publish()) == [("hred", 0), ("vhcr-ud", 0), ("vhred", 4)]
+    older = next(results for results in published.load(PUBLISHED) if results.systems == ("vhred",))
+    assert older.runs[0].value("average_1turn") == 0.5
+    assert "| VHRED | ≤ 3.250 |" in PUBLISHED.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize("text", ["{}", '[{"corpus": "toy"}]', "["])
+def test_a_damaged_file_is_named_and_kept(project: Path, text: str) -> None:
+    layout.write_text(PUBLISHED, text)
+    with pytest.raises(DataError, match=r"results/toy\.json"):
+        publish()
+    assert PUBLISHED.read_text() == text
+
+
+def test_nothing_evaluated_is_said(project: Path) -> None:
+    shutil.rmtree(layout.DATA / "evaluated")
+    with pytest.raises(DataError, match="data/evaluated/toy: no run was evaluated"):
+        publish()
+    assert not PUBLISHED.exists()
+
+
+def test_commands(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(PARAMS, "params.yaml")
+    summary.main(["publish", "toy"])
+    assert capsys.readouterr().out.splitlines() == ["results/toy.json", "results/toy.md"]
+    summary.main(["render", "results/toy.json"])
+    assert capsys.readouterr().out == PUBLISHED.with_suffix(".md").read_text()
+    assert load("toy").runs, "the files are as they were"

@@ -1,0 +1,358 @@
+"""Results that are kept in git: results/<corpus>.json, one row a run, and the same as Markdown.
+
+A row has the numbers of table.json, all metrics, curves thinned to what a plot shows, what made it, and the
+bootstrap replicates of what the claims compare. Replicates of two runs over the same test conversations pair,
+so that claims are judged, with intervals, long after the files per conversation are gone.
+
+Publishing adds to what is there: a row gives way only to one of the same corpus, data, parameters and seed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vhcr import layout
+from vhcr.errors import DataError
+from vhcr.evaluation.statistics import Resampled
+from vhcr.report.claims import claims
+from vhcr.report.evidence import Evidence
+from vhcr.report.paper import PaperFigures
+from vhcr.report.plots import thinned
+from vhcr.report.results import EMBEDDING_METRICS, TABLE_KEYS, Json, Results, Run
+from vhcr.report.tables import Table, tables
+
+# What claims, bold figures and differences are made of.
+RESAMPLED = (
+    "nll_per_word",
+    "importance_weighted",
+    "kl_per_word",
+    "kl_conv_per_word",
+    "kl_utt_per_word",
+    *(f"{metric}_{turns}turn" for turns in (1, 3) for metric in EMBEDDING_METRICS),
+)
+CURVES = (
+    "nll_per_word", "kl_per_word", "kl_conv_per_word", "kl_utt_per_word", "kl_weight", "prior_variance_ratio",
+    "active_units_utt", "active_units_conv",
+)  # fmt: skip
+MAX_POINTS = 60  # of a published curve
+MADE_BY = (
+    "code_version", "dirty", "data_hash", "device", "machine", "versions", "seconds", "num_parameters",
+    "params",
+)  # fmt: skip
+EVALUATED_BY = ("code_version", "dirty", "device", "machine", "versions", "seconds", "finished_at")
+# Settings of a training that change how it runs, not what comes out.
+OPERATIONAL = frozenset({"num_threads", "checkpoint_seconds", "record_every_steps", "device"})
+# Settings of an evaluation that change no number of a row.
+UNHEARD = frozenset({"batch_conversations", "num_samples_shown"})
+
+
+def publish(
+    results: Results, *, num_samples: int, seed: int, folder: Path = Path("results")
+) -> tuple[Path, Path]:
+    """Add the runs of ``results`` to ``folder``/<corpus>.json and write <corpus>.md anew; returns both.
+
+    Raises:
+        DataError: the file that is there is damaged.
+    """
+    path = folder / f"{results.corpus}.json"
+    evidence = Evidence(results, num_samples=num_samples, seed=seed)
+    rows = {key(row): row for row in (read(path) if path.exists() else [])}
+    rows.update({key(row): row for row in (as_row(run, evidence) for run in results.runs)})
+    layout.write_text(
+        path, as_json([rows[each] for each in sorted(rows, key=lambda each: _place(rows[each]))])
+    )
+    page = path.with_suffix(".md")
+    layout.write_text(page, markdown(path))
+    return path, page
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a published file.
+
+    Raises:
+        DataError: it is missing, damaged, or a row does not say what made it.
+    """
+    rows = layout.read_json(path)
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: expected a list of rows")
+    for number, row in enumerate(rows):
+        missing = [name for name in ("corpus", "system", "seed", "made_by", "protocol") if name not in row]
+        if missing:
+            raise DataError(f"{path}: row {number}: {missing[0]} is missing")
+    return rows
+
+
+def key(row: Json) -> str:
+    """What a row is of: corpus, data, parameters and seed. Settings that are off count as absent ones."""
+    made_by = row["made_by"]
+    params = {
+        section: {name: value for name, value in values.items() if value and name not in OPERATIONAL}
+        for section, values in (made_by.get("params") or {"system": {"name": row["system"]}}).items()
+    }
+    return _digest(row["corpus"], made_by.get("data_hash"), params, row["seed"])
+
+
+def setting(row: Json) -> str:
+    """What rows must share to stand in one table: data, sizes, schedule and protocol."""
+    params = row["made_by"].get("params") or {}
+    shared = {
+        section: {name: value for name, value in values.items() if value and name not in OPERATIONAL}
+        for section, values in params.items()
+        if section != "system"
+    }
+    return _digest(row["corpus"], row["made_by"].get("data_hash"), shared, heard(row["protocol"]))
+
+
+def heard(protocol: Json) -> dict[str, Any]:
+    """The part of a protocol that numbers depend on."""
+    kept = dict(protocol)
+    evaluation = kept.get("evaluation")
+    if isinstance(evaluation, Mapping):
+        kept["evaluation"] = {name: value for name, value in evaluation.items() if name not in UNHEARD}
+    return kept
+
+
+def as_row(run: Run, evidence: Evidence) -> dict[str, Any]:
+    """One run as it is published. The MLflow id, which means nothing elsewhere, is left out."""
+    results = evidence.results
+    row = {name: value for name, value in run.table_row().items() if name != "mlflow_run_id"}
+    found = {name: evidence.resampled(run, name) for name in RESAMPLED}
+    known = {name: one for name, one in found.items() if one is not None and one.replicates.any()}
+    return row | {
+        "importance_weighted_nll_per_word": run.metrics.get("importance_weighted_nll_per_word"),
+        "made_by": {name: run.training.get(name) for name in MADE_BY},
+        "evaluated_by": {name: run.provenance[name] for name in EVALUATED_BY if name in run.provenance},
+        "protocol": run.provenance.get("protocol") or {},
+        "data": {
+            "paper_corpus": results.paper_corpus,
+            "splits": results.manifest.get("splits"),
+            "embeddings": dict(results.embeddings),
+        },
+        "metrics": dict(run.metrics),
+        "curves": {split: _curves(run, split) for split in ("train", "validation")},
+        "bootstrap": {
+            name: {
+                "estimate": one.estimate,
+                "seed": one.seed,
+                "num_conversations": one.num_conversations,
+                "deviations": encoded(one),
+            }
+            for name, one in known.items()
+        },
+    }
+
+
+def _curves(run: Run, split: str) -> dict[str, list[float]]:
+    """Columns over one list of steps, thinned alike."""
+    curves = run.curves
+    rows = [i for i, part in enumerate(curves.get("split", ())) if part == split]
+    result: dict[str, list[float]] = {}
+    for name in CURVES:
+        points = [
+            (curves["step"][i], curves[name][i])
+            for i in rows
+            if name in curves and None not in (curves["step"][i], curves[name][i])
+        ]
+        if points:
+            few = thinned(points, MAX_POINTS)
+            # All columns of a split have a number in the same rows, or in none.
+            result.setdefault("step", [step for step, _ in few])
+            if len(few) == len(result["step"]):
+                result[name] = [value for _, value in few]
+    return result
+
+
+def encoded(one: Resampled) -> str:
+    """A run's replicates as base64 of little-endian float32, each minus the estimate."""
+    return base64.b64encode((one.replicates[:, 0] - one.estimate).astype("<f4").tobytes()).decode()
+
+
+def decoded(entry: Json) -> Resampled:
+    """What ``as_row`` wrote under ``bootstrap``, for one number."""
+    deviations = np.frombuffer(base64.b64decode(entry["deviations"]), dtype="<f4").astype(np.float64)
+    replicates = entry["estimate"] + deviations[:, None]
+    return Resampled(entry["estimate"], replicates, entry["num_conversations"], entry["seed"])
+
+
+def as_run(row: Json) -> Run:
+    """A published row as a run; rows of before there were metrics in them have their table's alone."""
+    metrics = row.get("metrics")
+    if metrics is None:
+        metrics = {name: row.get(name) for name in TABLE_KEYS if name.endswith("per_word")}
+        metrics["importance_weighted_nll_per_word"] = row.get("importance_weighted_nll_per_word")
+        metrics["responses"] = {
+            str(turns): {name: row.get(f"{name}_{turns}turn") for name in EMBEDDING_METRICS}
+            for turns in (1, 3)
+        }
+    return Run(
+        corpus=row["corpus"],
+        system=row["system"],
+        seed=row["seed"],
+        metrics=metrics,
+        training=row["made_by"],
+        provenance={**row.get("evaluated_by", {}), "protocol": row["protocol"]},
+        curves=_joined(row.get("curves", {})),
+        resampled={name: decoded(entry) for name, entry in row.get("bootstrap", {}).items()},
+    )
+
+
+def _joined(curves: Mapping[str, Json]) -> dict[str, list[Any]]:
+    """Curves by split as the columns of a curves.csv."""
+    names = list(dict.fromkeys(name for columns in curves.values() for name in columns))
+    result: dict[str, list[Any]] = {name: [] for name in ("split", *names)} if names else {}
+    for split, columns in curves.items():
+        length = len(columns.get("step", ()))
+        for name in result:
+            result[name] += [split] * length if name == "split" else columns.get(name, [None] * length)
+    return result
+
+
+def load(path: Path) -> list[Results]:
+    """Published rows as results, one for each set that compares; the one evaluated last comes first.
+
+    Raises:
+        DataError: as ``read``.
+    """
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for row in read(path):
+        sets.setdefault(setting(row), []).append(row)
+    ordered = sorted(sets.values(), key=lambda rows: max(map(_when, rows)), reverse=True)
+    return [_results(rows) for rows in ordered]
+
+
+def _results(rows: Sequence[dict[str, Any]]) -> Results:
+    data: Json = next((row["data"] for row in rows if row.get("data")), {})
+    hashed = rows[0]["made_by"].get("data_hash")
+    return Results(
+        title=f"{rows[0]['corpus']}, as published",
+        corpus=rows[0]["corpus"],
+        runs=tuple(as_run(row) for row in sorted(rows, key=_place)),
+        paper_corpus=data.get("paper_corpus"),
+        manifest={"data_hash": hashed, "splits": data.get("splits") or {}},
+        embeddings=data.get("embeddings") or {},
+    )
+
+
+def _when(row: Json) -> str:
+    return str(row.get("evaluated_by", {}).get("finished_at", ""))
+
+
+def _place(row: Json) -> tuple[Any, ...]:
+    """Order of rows in a file: by setting, system and seed, so that what is added changes few lines."""
+    return (setting(row), row["system"], row["seed"], key(row))
+
+
+def _digest(*values: Any) -> str:
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def as_json(value: Any, indent: str = "") -> str:
+    """JSON with a line for each key, but lists of numbers, however long, on one; ends with a newline."""
+    return _as_json(value, indent) + "\n"
+
+
+def _as_json(value: Any, indent: str) -> str:
+    inner = indent + " "
+    if isinstance(value, Mapping) and value:
+        items = [f"{json.dumps(str(name))}: {_as_json(item, inner)}" for name, item in value.items()]
+        return "{\n" + ",\n".join(inner + item for item in items) + f"\n{indent}}}"
+    if isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
+        return "[\n" + ",\n".join(inner + _as_json(item, inner) for item in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def markdown(path: Path) -> str:
+    """Tables 1 to 3, differences, diagnostics, the paper's claims and what made the runs, as Markdown."""
+    parts = [f"<!-- Made from {path.name} by `python -m vhcr.summary publish`; do not edit. -->"]
+    sets = load(path)
+    for number, results in enumerate(sets):
+        title = f"## {results.corpus}"
+        parts.append(title if len(sets) == 1 else f"{title}, setting {number + 1} of {len(sets)}")
+        parts += _markdown_of(results)
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_of(results: Results) -> Iterable[str]:
+    run = results.runs[0]
+    resampled = next((one for run in results.runs for one in run.resampled.values()), None)
+    evidence = Evidence(results, num_samples=0, seed=resampled.seed if resampled else 0)
+    training = (run.training.get("params") or {}).get("training") or {}
+    told = ", ".join(
+        f"{name} {value}" for name, value in training.items() if name not in OPERATIONAL and value
+    )
+    yield (
+        f"{len(results.runs)} runs of {len(results.systems)} systems on data "
+        f"`{str(results.manifest['data_hash'])[:12]}`. Training: {told}."
+    )
+    for table in tables(evidence, PaperFigures(results.paper_corpus)):
+        yield f"### {table.title}"
+        yield table_markdown(table)
+        yield table.caption + (" Mean ± standard deviation over seeds." if table.several_seeds else "")
+    yield "### The paper's claims"
+    rows = [
+        [claim.text, claim.where, f"**{claim.finding.verdict}**", claim.finding.evidence]
+        for claim in claims(evidence)
+    ]
+    yield _lines(["claim", "where", "verdict", "evidence"], rows)
+    yield (
+        "Square brackets hold 95 % intervals of differences, in nats per word unless said otherwise, from a "
+        "paired bootstrap over test conversations and seeds; with one seed a system, they say nothing about "
+        "how much training varies."
+    )
+    yield "### What made the runs"
+    yield _lines(
+        ["system", "seed", "commit", "on", "training, seconds", "evaluated"],
+        [_made(run) for run in results.runs],
+    )
+
+
+def _made(run: Run) -> list[str]:
+    machine = run.training.get("machine")
+    device = str(run.training.get("device"))
+    if device == "cpu" and isinstance(machine, Mapping):
+        device = f"{machine.get('cores')} x {machine.get('cpu')}"
+    commit = str(run.training.get("code_version"))[:10] + (
+        ", with changes" if run.training.get("dirty") else ""
+    )
+    seconds = run.training.get("seconds")
+    return [
+        run.system,
+        str(run.seed),
+        commit,
+        device,
+        f"{seconds:,.0f}" if isinstance(seconds, (int, float)) else "–",
+        str(run.provenance.get("finished_at", "–")),
+    ]
+
+
+def table_markdown(table: Table) -> str:
+    """One table; the paper's figures in italics beside ours, each seed in the JSON alone."""
+    heads = ["system"]
+    for column in table.columns:
+        title = f"{column.group}: {column.title}" if column.group else column.title
+        heads += [title, "*paper*"] if column.paper else [title]
+    rows = []
+    for row in table.rows:
+        fields = [row.label]
+        for cell in row.cells:
+            text = f"{cell.prefix}{cell.text}" + (f" ± {cell.deviation}" if cell.deviation else "")
+            fields.append(f"**{text}**" if cell.best else text)
+            if cell.paper is not None:
+                fields.append(f"*{cell.paper}*")
+        rows.append(fields)
+    return _lines(heads, rows)
+
+
+def _lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(fields: Sequence[str]) -> str:
+        return "| " + " | ".join(field.replace("|", "\\|").replace("\n", " ") for field in fields) + " |"
+
+    return "\n".join([line(heads), line(["---"] * len(heads)), *map(line, rows)])

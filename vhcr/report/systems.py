@@ -1,0 +1,103 @@
+"""Systems by what they are: the paper's name for a run goes by its recorded parameters, not by its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Settings = Mapping[str, Any]
+
+SYSTEM_LABELS = {
+    "hred": "HRED",
+    "vhred": "VHRED",
+    "vhred-wd": "VHRED + w.d",
+    "vhred-wd50": "VHRED + w.d 0.5",
+    "vhred-wd75": "VHRED + w.d 0.75",
+    "vhred-ud": "VHRED + u.d",
+    "vhred-bow": "VHRED + bow",
+    "vhred-zonly": "VHRED, z only",
+    "vhcr": "VHCR",
+    "vhcr-ud": "VHCR + u.d",
+}
+
+# What tells the paper's systems apart. A rate of True stands for any above zero.
+_CORE = {
+    "architecture": None,
+    "word_drop": 0.0,
+    "utterance_drop": 0.0,
+    "bag_of_words_weight": 0.0,
+    "decoder_sees_context": True,
+}
+_ROLES: dict[str, dict[str, Any]] = {
+    "hred": {"architecture": "hred"},
+    "vhred": {"architecture": "vhred"},
+    "vhred-wd": {"architecture": "vhred", "word_drop": 0.25},
+    "vhred-wd50": {"architecture": "vhred", "word_drop": 0.5},
+    "vhred-wd75": {"architecture": "vhred", "word_drop": 0.75},
+    "vhred-ud": {"architecture": "vhred", "utterance_drop": True},
+    "vhred-bow": {"architecture": "vhred", "bag_of_words_weight": True},
+    "vhred-zonly": {"architecture": "vhred", "decoder_sees_context": False},
+    "vhcr": {"architecture": "vhcr"},
+    "vhcr-ud": {"architecture": "vhcr", "utterance_drop": True},
+}
+_NOT_ROLE = frozenset({*_CORE, "reading"})
+
+
+def label(system: str) -> str:
+    """The paper's name of a system; the name itself of one that the paper does not have."""
+    return SYSTEM_LABELS.get(system, system)
+
+
+def system_order(system: str) -> tuple[int, str]:
+    """Sorts systems as the paper lists them, variants of one after it, others by name."""
+    known = list(SYSTEM_LABELS)
+    if system in known:
+        return known.index(system), ""
+    kin = [name for name in known if system.startswith((f"{name}-", f"{name} "))]
+    return (known.index(max(kin, key=len)) if kin else len(known), system)
+
+
+def core_role(settings: Settings) -> str | None:
+    """The paper's system with these parameters, whatever settings it does not know; None if it has none."""
+    for role, wanted in _ROLES.items():
+        if all(_fits(settings.get(key, rest), wanted.get(key, rest)) for key, rest in _CORE.items()):
+            return role
+    return None
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    if wanted is True and not isinstance(value, bool):
+        return bool(value)
+    return bool(value == wanted)
+
+
+def roles(systems: Mapping[str, Settings]) -> dict[str, str]:
+    """System name -> the paper's system that it is, each of those at most once.
+
+    ``systems`` gives each name the ``system`` section that its runs recorded; where nothing was recorded the
+    name speaks for itself. A setting that the paper does not know (a remedy against collapse) keeps a system
+    from being the paper's unless it is at rest: zero, absent, or as in the systems of the paper's own names.
+    Of several candidates the one of that name comes first, then the reading ``paper``.
+    """
+    known = {name: core_role(settings) if settings else name for name, settings in systems.items()}
+    trusted = [systems[name] for name, role in known.items() if role == name]
+    found: dict[str, list[str]] = {}
+    for name, role in known.items():
+        if role in SYSTEM_LABELS and (role == name or _at_rest(systems[name], trusted)):
+            found.setdefault(str(role), []).append(name)
+    return {
+        min(names, key=lambda name: (systems[name].get("reading") == "release", name != role, name)): role
+        for role, names in found.items()
+    }
+
+
+def _at_rest(settings: Settings, trusted: Iterable[Settings]) -> bool:
+    """Whether what the paper does not know does nothing, as far as one can tell."""
+    usual = list(trusted)
+    for key, value in settings.items():
+        if key in _NOT_ROLE or not value:
+            continue
+        seen = [other[key] for other in usual if key in other]
+        if value not in (seen or [1.0]):
+            return False
+    return True
