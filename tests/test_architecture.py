@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "evaluation": EVERYWHERE | {"batch", "models"},
     "diagnostics": EVERYWHERE | {"batch", "models", "evaluation"},
     "training": FILES | {"batch", "models", "evaluation", "diagnostics", "tokenisation"},
-    "recording": FILES | {"provenance", "training"},
+    "recording": FILES | {"provenance", "training", "evaluation"},  # of evaluation the mean over seeds
     "report": FILES | {"generation", "evaluation"},  # of evaluation the intervals, which are arithmetic
     "summary": FILES | {"report"},
 }

@@ -62,3 +62,12 @@ def test_the_machine_is_described_and_not_named() -> None:
     described = provenance.machine()
     assert described["cores"]
     assert os.uname().nodename not in str(described)
+
+
+def test_hashes_are_those_of_dvc(tmp_path: Path) -> None:
+    """The numbers below are what ``dvc add`` wrote into its .dvc files for the same content."""
+    (tmp_path / "a" / "inner").mkdir(parents=True)
+    (tmp_path / "a" / "two.txt").write_text("two\n")
+    (tmp_path / "a" / "inner" / "one.txt").write_text("one\n")
+    assert provenance.dvc_hash(tmp_path / "a" / "two.txt") == "c193497a1a06b2c72230e6146ff47080"
+    assert provenance.dvc_hash(tmp_path / "a") == "b22d57f1a94efc902b41b772d2645062.dir"

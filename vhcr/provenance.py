@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -61,6 +63,24 @@ def machine() -> dict[str, str | int | float]:
         num_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         described["memory_gib"] = round(num_bytes / 2**30, 1)
     return described
+
+
+def dvc_hash(path: Path) -> str:
+    """The hash that DVC gives a file (MD5 of its bytes) or a folder (MD5 of the list of its files, ``.dir``).
+
+    Of what lies there now: dvc.lock says what lay there when its stage last ran.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+    """
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    listed = [{"md5": dvc_hash(file), "relpath": file.relative_to(path).as_posix()} for file in files]
+    listed.sort(key=lambda entry: entry["relpath"])
+    text = json.dumps(listed, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def mismatches(constraints: Path, pyproject: Path) -> list[str]:

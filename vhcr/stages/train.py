@@ -22,15 +22,23 @@ from vhcr.batch import Conversations
 from vhcr.errors import DataError, ValidationError
 from vhcr.models import build
 from vhcr.params import Params, flat
-from vhcr.provenance import code_version, machine, versions
-from vhcr.recording import MlflowRun, experiment_name, run_tags
+from vhcr.provenance import code_version, dvc_hash, machine, versions
+from vhcr.recording import MlflowRun, experiment_name, group_of, or_later, run_tags, send_trained, settle
 from vhcr.stages.common import stage_main
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.lock import hold
 from vhcr.training.loop import Interrupted, Observer, Progress, adam, fit
 from vhcr.training.parallel import join
 from vhcr.training.progress import TerminalProgress
-from vhcr.training.run import RUN_FORMAT, RunParams, choose_device, curves_csv, identity, set_up_cpu
+from vhcr.training.run import (
+    RUN_FORMAT,
+    RunParams,
+    choose_device,
+    code_digest,
+    curves_csv,
+    identity,
+    set_up_cpu,
+)
 from vhcr.training.state import Row, TrainState
 
 log = logging.getLogger(__name__)
@@ -116,7 +124,9 @@ def train_into(
             "seed": seed,
             "identity": who,
             "data_hash": manifest["data_hash"],
+            "inputs": {str(path): dvc_hash(path) for path in inputs(corpus)},
             "vocabulary_hash": vocabulary.hash,
+            "code": code_digest(),
             "mlflow_run_id": None,
             "code_version": version.commit,
             "dirty": version.dirty,
@@ -154,10 +164,24 @@ def train_into(
             info["seconds"] = round(state.seconds, 3)
             publish(folder, work, state, vocabulary, info)
             if tracked is not None:
-                kept = ("run.json", "metrics.json", "curves.csv", "vocabulary.txt", "best.safetensors")
-                tracked.log_artifacts([folder / name for name in kept])
+                with or_later(f"vhcr import-run {folder}"):
+                    send_trained(tracked, folder, info)
+        if tracked is not None:
+            with or_later(f"vhcr import-run {folder}"):
+                settle(recording.client(), tracked.experiment_id, group_of(info))
     shutil.rmtree(work)
     return info
+
+
+def inputs(corpus: str) -> list[Path]:
+    """The files that a training reads, as dvc.yaml lists them."""
+    source = layout.tokenised(corpus)
+    return [
+        source / "token_ids",
+        source / "vocabulary.parquet",
+        source / "manifest.json",
+        layout.validated(corpus) / "validation.json",
+    ]
 
 
 class ProgressLines:
@@ -181,16 +205,24 @@ def track(work: Path, info: dict[str, Any], params: RunParams, tags: dict[str, s
     """The MLflow run of this training: a new one, or the one an earlier attempt began."""
     note = work / "mlflow_run_id"
     values = {**flat(params), "seed": info["seed"], "num_parameters": info["num_parameters"]}
-    known = {name: info[name] for name in ("corpus", "system", "seed", "data_hash", "device")}
-    own = {**run_tags(**known), "identity": info["identity"], "reading": params.system.reading}
+    known = {name: info[name] for name in ("corpus", "system", "seed", "data_hash", "device", "inputs")}
+    own = {
+        **run_tags(**known),
+        "identity": info["identity"],
+        "reading": params.system.reading,
+        "group": group_of(info),
+    }
     tracked = MlflowRun.start(
         experiment_name(info["corpus"]),
         f"{info['system']}-{info['seed']}",
         values,
         {**own, **tags},
         run_id=note.read_text(encoding="utf-8") if note.exists() else None,
+        system_metrics=True,
     )
     layout.write_text(note, tracked.run_id)
+    with or_later("vhcr import-run, when the training has ended"):
+        settle(recording.client(), tracked.experiment_id, own["group"])
     return tracked
 
 

@@ -13,25 +13,9 @@ import pytest
 
 from vhcr import recording
 from vhcr.errors import DataError
-from vhcr.recording import MlflowRun, RecordingError, import_run, run_tags
+from vhcr.recording import MlflowRun, RecordingError, import_run, run_tags, store
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One database for all tests here: creating the tables takes a second or two."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
-
-
-@pytest.fixture
-def corpus(
-    database: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> str:
-    """The name of a corpus of which MLflow has no run yet, with an experiment of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
-    return "c" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def row(step: int, split: str = "train", **values: float) -> dict[str, Any]:
@@ -196,13 +180,13 @@ def test_tags_name_the_flow_run_and_the_data(monkeypatch: pytest.MonkeyPatch, tm
     assert (by_flow["started_by"], by_flow["flow_run_id"]) == ("prefect", "f-1")
 
 
-def write_run(corpus: str, folder: Path, mlflow_run_id: str | None = None) -> None:
+def write_run(corpus: str, folder: Path, mlflow_run_id: str | None = None, seed: int = 0) -> None:
     folder.mkdir(parents=True)
     info = {
         "format": 1,
         "corpus": corpus,
         "system": "vhcr-ud",
-        "seed": 0,
+        "seed": seed,
         "data_hash": "d1",
         "mlflow_run_id": mlflow_run_id,
         "code_version": "c0ffee",
@@ -229,7 +213,7 @@ def test_a_run_kept_as_files_is_imported_exactly_once(corpus: str, tmp_path: Pat
     assert num_runs(corpus) == 1
     connected = recording.client()
     stored = connected.get_run(first)
-    assert stored.data.params == {"model.z_utt_size": "16", "training.learning_rate": "0.003"}
+    assert stored.data.params == {"model.z_utt_size": "16", "training.learning_rate": "0.003", "seed": "0"}
     assert stored.data.metrics["training/best/nll_per_word"] == 4.25
     assert stored.data.metrics["test/responses/1/bleu"] == 0.5
     assert stored.data.tags["git_commit"] == "c0ffee"
@@ -252,6 +236,40 @@ def test_import_names_the_missing_file(corpus: str, tmp_path: Path) -> None:
     (tmp_path / "run" / "curves.csv").unlink()
     with pytest.raises(DataError, match=r"curves\.csv"):
         import_run(tmp_path / "run")
+
+
+def test_a_number_that_changed_is_the_latest_and_others_are_sent_once(corpus: str) -> None:
+    """An evaluation made anew must not leave MLflow with the old numbers at the same step."""
+    run = start(corpus)
+    run.log_metrics({"test/a": 1.0, "test/b": 2.0}, step=30)
+    again = start(corpus, run.run_id)
+    again.log_metrics({"test/a": 1.0, "test/b": 3.0}, step=30)
+    assert points(run, "test/a") == [(30, 1.0)]
+    assert points(run, "test/b") == [(30, 2.0), (30, 3.0)]
+    assert recording.client().get_run(run.run_id).data.metrics == {"test/a": 1.0, "test/b": 3.0}
+
+
+def test_an_imported_run_has_its_files_and_keeps_the_time_it_ended(corpus: str, tmp_path: Path) -> None:
+    """Its artifacts are what a registered version is fetched from; evaluating later is no training time."""
+    write_run(corpus, tmp_path / "run")
+    (tmp_path / "evaluated").mkdir()
+    (tmp_path / "evaluated" / "metrics.json").write_text('{"nll_per_word": 4.5}')
+    first = import_run(tmp_path / "run")
+    connected = recording.client()
+    ended = connected.get_run(first).info.end_time
+    assert import_run(tmp_path / "run", tmp_path / "evaluated") == first
+    stored = connected.get_run(first)
+    assert (stored.info.status, stored.info.end_time) == ("FINISHED", ended)
+    kept = {item.path for item in connected.list_artifacts(first)}
+    assert {"run.json", "curves.csv", "metrics.json", "evaluation"} <= kept
+    curves = hashlib.sha256((tmp_path / "run" / "curves.csv").read_bytes()).hexdigest()
+    assert stored.data.tags["sha256/curves.csv"] == curves
+
+
+def test_links_and_messages_show_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ann:s@cret@mlflow.example.org/base/")
+    assert recording.pages_url() == "https://mlflow.example.org/base"
+    assert store.without_password("postgresql://ann:secret@db:5432/mlflow") == "postgresql://db:5432/mlflow"
 
 
 def test_an_unusable_store_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:

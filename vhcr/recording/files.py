@@ -1,0 +1,122 @@
+"""What the files of a run say, sent to MLflow: at the end of a stage, or later, exactly once."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vhcr.errors import DataError
+from vhcr.layout import read_json
+from vhcr.recording.run import MlflowRun, input_tags
+from vhcr.recording.seeds import group_of, settle
+from vhcr.recording.store import client, experiment_id, experiment_name, one_at_a_time, plainly, stored_run
+
+REPRODUCIBLE = ("best.safetensors", "curves.csv", "metrics.json", "vocabulary.txt")  # equal in equal runs
+KEPT = ("run.json", *REPRODUCIBLE)
+EVALUATION = "evaluation"  # the folder of a run's artifacts that holds its evaluation
+
+
+def send_trained(run: MlflowRun, folder: Path, info: Mapping[str, Any]) -> None:
+    """The outcome of a training: its numbers, its files, and digests of those an equal run would share."""
+    trained = read_json(folder / "metrics.json")
+    run.log_metrics({f"training/{name}": value for name, value in numbers(trained)}, info.get("best_step", 0))
+    kept = [folder / name for name in KEPT if (folder / name).is_file()]
+    run.log_artifacts(kept)
+    run.set_tags({f"sha256/{path.name}": file_digest(path) for path in kept if path.name in REPRODUCIBLE})
+
+
+def send_evaluated(run: MlflowRun, folder: Path, step: int) -> None:
+    """The outcome of an evaluation: its numbers, at the step of the parameters, and its files."""
+    metrics = read_json(folder / "metrics.json")
+    run.log_metrics({f"test/{name}": value for name, value in numbers(metrics)}, step)
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    run.log_artifacts(files, EVALUATION)
+
+
+def import_run(folder: Path, evaluated: Path | None = None, *, uri: str | None = None) -> str:
+    """Send a run recorded as files to MLflow, exactly once; returns its MLflow run id.
+
+    The run is recognised by the id it was recorded under, or by a digest of its files, so importing it
+    again adds only what is missing. ``evaluated`` is the folder of its evaluation, if there is one.
+
+    Raises:
+        DataError: a file of the run is missing or damaged.
+        RecordingError: MLflow cannot be reached.
+    """
+    info = read_json(folder / "run.json")
+    try:
+        rows = list(csv.DictReader((folder / "curves.csv").read_text(encoding="utf-8").splitlines()))
+        corpus, system, seed = info["corpus"], info["system"], info["seed"]
+        params = {**dict(_flat(info["params"])), "seed": seed}
+    except OSError as error:
+        raise DataError(f"{folder / 'curves.csv'}: cannot be read: {error.strerror}") from None
+    except KeyError as error:
+        raise DataError(f"{folder / 'run.json'}: {error} is missing") from None
+    if "num_parameters" in info:
+        params["num_parameters"] = info["num_parameters"]
+    digest = hashlib.sha256((folder / "run.json").read_bytes() + (folder / "curves.csv").read_bytes())
+    imported = digest.hexdigest()[:32]
+    tags = {"corpus": corpus, "system": system, "seed": str(seed), "started_by": "import"}
+    tags |= {"imported": imported, "group": group_of(info), "dirty": str(bool(info.get("dirty"))).lower()}
+    for key, tag in (
+        ("data_hash", "data_hash"),
+        ("device", "device"),
+        ("code_version", "git_commit"),
+        ("identity", "identity"),
+    ):
+        if info.get(key):
+            tags[tag] = str(info[key])
+    tags |= input_tags(info.get("inputs", {}))
+
+    with one_at_a_time("import"):  # two imports at once would both find nothing
+        connected = client(uri)
+        with plainly():
+            experiment = experiment_id(connected, experiment_name(corpus))
+            recorded = info.get("mlflow_run_id")
+            found = stored_run(connected, recorded) if recorded else None
+            if found is None:
+                earlier = connected.search_runs(
+                    [experiment], filter_string=f"tags.imported = '{imported}'", max_results=1
+                )
+                found = earlier[0].info if earlier else None
+        if found is None:
+            run = MlflowRun.start(experiment_name(corpus), f"{system}-{seed}", params, tags, uri=uri)
+        else:
+            run = MlflowRun(connected, found.run_id, found.experiment_id, resumed=True)
+            run.set_tags({"group": tags["group"]})
+        ended = found is not None and found.status == "FINISHED"
+        with contextlib.nullcontext() if ended else run:  # a run that ended keeps the time when it did
+            if info.get("data_hash"):
+                run.log_dataset(corpus, info["data_hash"], f"data/tokenised/{corpus}", {})
+            run.log_rows(rows)
+            send_trained(run, folder, info)
+            if evaluated is not None:
+                send_evaluated(run, evaluated, info.get("best_step", 0))
+        settle(connected, run.experiment_id, tags["group"])
+    return run.run_id
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The finite numbers of a nested mapping, each under its path: ``responses/1/average``."""
+    for name, value in _flat(values, "/"):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            yield name, float(value)
+
+
+def _flat(values: Mapping[str, Any], separator: str = ".", prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, separator, f"{prefix}{key}{separator}")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,178 @@
+"""Which MLflow holds the records, and where its pages are."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vhcr.errors import VhcrError
+from vhcr.layout import WORK
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import RunInfo
+
+log = logging.getLogger(__name__)
+
+DATABASE = "mlflow.db"  # in the project root, unless MLFLOW_TRACKING_URI names another store
+DEFAULT_PAGES = "http://127.0.0.1:5000"  # where `make mlflow` shows them
+
+
+class RecordingError(VhcrError):
+    """MLflow cannot be reached, or refused."""
+
+
+def available() -> bool:
+    """Whether runs can be sent to MLflow: it is installed, and VHCR_MLFLOW is not "off"."""
+    return os.environ.get("VHCR_MLFLOW") != "off" and importlib.util.find_spec("mlflow") is not None
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or mlflow.db in the project root (which is the working directory)."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(DATABASE).resolve()}"
+
+
+def experiment_name(corpus: str) -> str:
+    """Under which runs on ``corpus`` are kept, and the name of its registered model."""
+    return f"vhcr-{corpus}"
+
+
+def client(uri: str | None = None) -> MlflowClient:
+    """A client of the tracking server; a new SQLite database is created first, by one process at a time.
+
+    Raises:
+        RecordingError: MLflow cannot be reached.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default waits for minutes
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for name in ("mlflow.store.db.utils", "alembic", "mlflow.system_metrics"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    uri = uri or tracking_uri()
+    path = _sqlite_path(uri)
+    try:
+        if path is None:
+            connected = MlflowClient(uri)
+            connected.search_experiments(max_results=1)
+            return connected
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Two processes that both find no tables would both create them, and one of them fails.
+        with locked(path.with_name(path.name + ".lock")):
+            connected = MlflowClient(uri)
+            connected.search_experiments(max_results=1)
+            return connected
+    except MlflowException as error:
+        shown = without_password(uri)
+        raise RecordingError(f"MLflow at {shown}: {str(error).replace(uri, shown)}") from None
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix).split("?")[0]) if uri.startswith(prefix) else None
+
+
+def store_exists() -> bool:
+    """Whether anything can have been recorded: false while the local database is not there."""
+    path = _sqlite_path(tracking_uri())
+    return path is None or path.exists()
+
+
+def without_password(uri: str) -> str:
+    """An address as it may be shown: without user name and password."""
+    scheme, separator, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" if separator else uri
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold ``path`` as a lock among processes; it is free again when the holder ends, however it ends."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def one_at_a_time(what: str) -> Iterator[None]:
+    """Among the processes of this project: look in MLflow, then change what was found."""
+    with locked(WORK / f"mlflow-{what}.lock"):
+        yield
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """MLflow's refusals as errors of ours; files that cannot be sent or kept among them."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise RecordingError(f"MLflow: {error}") from None
+
+
+@contextlib.contextmanager
+def or_later(advice: str) -> Iterator[None]:
+    """Go on without MLflow: files hold all results, and ``advice`` says how they are sent later."""
+    try:
+        yield
+    except RecordingError as error:
+        log.warning("%s\nThe files are complete; send them to MLflow later with: %s", error, advice)
+
+
+def stored_run(connected: MlflowClient, run_id: str) -> RunInfo | None:
+    """What MLflow knows of a run, or None where it has no such run or it was deleted."""
+    from mlflow.entities import LifecycleStage
+    from mlflow.exceptions import MlflowException
+
+    try:
+        info = connected.get_run(run_id).info
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return info if info.lifecycle_stage == LifecycleStage.ACTIVE else None
+
+
+def experiment_id(connected: MlflowClient, name: str) -> str:
+    """The experiment ``name``, created where it is missing; another process may do so at the same time."""
+    from mlflow.entities import LifecycleStage
+    from mlflow.exceptions import MlflowException
+
+    found = connected.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(connected.create_experiment(name))
+        except MlflowException as error:
+            found = connected.get_experiment_by_name(name)
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                raise
+    if found.lifecycle_stage != LifecycleStage.ACTIVE:
+        connected.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def pages_url() -> str:
+    """Where MLflow's pages are: the tracking server itself, or the address `make mlflow` uses."""
+    uri = tracking_uri()
+    return without_password(uri).rstrip("/") if uri.startswith(("http://", "https://")) else DEFAULT_PAGES
+
+
+def experiment_url(experiment_id: str) -> str:
+    """A link that opens an experiment's runs (MLflow would open in its GenAI view)."""
+    return f"{pages_url()}/#/experiments/{experiment_id}?workflowType=machine_learning"
+
+
+def run_url(experiment_id: str, run_id: str) -> str:
+    """A link that opens one run."""
+    return f"{pages_url()}/#/experiments/{experiment_id}/runs/{run_id}"
