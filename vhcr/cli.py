@@ -262,14 +262,14 @@ def interpolate(
 @app.command()
 def runs() -> None:
     """List the trained runs in this project."""
-    from vhcr.layout import read_json
+    from vhcr.layout import read_run
     from vhcr.stages.resolve import trained_runs
 
     found = trained_runs()
     if not found:
         typer.echo("No trained run lies in data/trained/ yet: make run")
     for name, folder in found.items():
-        info = read_json(folder / "run.json")
+        info = read_run(folder)
         typer.echo(f"{name:40} {info.get('mlflow_run_id') or 'not in MLflow'}")
 
 

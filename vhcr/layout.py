@@ -34,12 +34,12 @@ def embeddings(corpus: str) -> Path:
 
 
 def trained(corpus: str, system: str, seed: int) -> Path:
-    """A trained run: parameters, vocabulary, run.json, curves.csv, metrics.json."""
+    """A trained run: parameters, vocabulary, curves.csv and (run, provenance, metrics, summary).json."""
     return DATA / "trained" / corpus / system / str(seed)
 
 
 def evaluated(corpus: str, system: str, seed: int) -> Path:
-    """metrics.json, conversations.parquet, responses.parquet, control.parquet, provenance.json."""
+    """(metrics, summary, provenance).json and (conversations, responses, control).parquet."""
     return DATA / "evaluated" / corpus / system / str(seed)
 
 
@@ -56,6 +56,25 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON: {error}") from None
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """All that a trained run says of itself: run.json, and provenance.json where it is there.
+
+    run.json is the same whenever and wherever the run is made again; provenance.json says where and when it
+    was made this time.
+
+    Raises:
+        DataError: run.json is missing, or one of the two is damaged.
+    """
+    info: dict[str, Any] = {}
+    for path in (folder / "run.json", folder / "provenance.json"):
+        if path.name == "run.json" or path.exists():
+            said = read_json(path)
+            if not isinstance(said, dict):
+                raise DataError(f"{path}: not a JSON object")
+            info |= said
+    return info
 
 
 def write_json(path: Path, value: Any) -> None:

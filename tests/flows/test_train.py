@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from flows import rooms
 from flows.settings import SystemDials, TrainingDials, TrainSettings, chosen
 from flows.train import describe, train
 from tests.flows.conftest import ROOT, House, make_house, wait_for
+from vhcr import layout
 from vhcr.errors import ParameterError
 from vhcr.params import Params, TrainingParams
 
@@ -228,7 +228,7 @@ def check_the_end(house: House, run: str, wanted: dict[str, Any], whole: str) ->
     assert "resuming at step" in house.log(run)
     trained = rooms.of(settings(**wanted), house.folder).trained
     assert (trained / "curves.csv").read_text() == whole
-    info = json.loads((trained / "run.json").read_text())
+    info = layout.read_run(trained)
     client = MlflowClient(house.environment["MLFLOW_TRACKING_URI"])
     stored = client.get_run(info["mlflow_run_id"])
     assert stored.info.status == "FINISHED"

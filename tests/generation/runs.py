@@ -46,8 +46,8 @@ def trained_run(
         "system": name,
         "seed": seed,
         "vocabulary_hash": VOCABULARY.hash,
-        "mlflow_run_id": mlflow_run_id,
         "params": params.model_dump(mode="json"),
     }
     (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    (folder / "provenance.json").write_text(json.dumps({"mlflow_run_id": mlflow_run_id}), encoding="utf-8")
     return folder

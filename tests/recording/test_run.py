@@ -188,13 +188,11 @@ def write_run(corpus: str, folder: Path, mlflow_run_id: str | None = None, seed:
         "system": "vhcr-ud",
         "seed": seed,
         "data_hash": "d1",
-        "mlflow_run_id": mlflow_run_id,
-        "code_version": "c0ffee",
-        "dirty": False,
-        "device": "cuda",
         "params": {"model": {"z_utt_size": 16}, "training": {"learning_rate": 0.003}},
     }
+    made = {"mlflow_run_id": mlflow_run_id, "code_version": "c0ffee", "dirty": False, "device": "cuda"}
     (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    (folder / "provenance.json").write_text(json.dumps(made), encoding="utf-8")
     (folder / "curves.csv").write_text(
         "step,epoch,split,nll_per_word\n10,0,train,4.5\n10,0,validation,4.25\n20,1,train,4.0\n",
         encoding="utf-8",

@@ -77,7 +77,11 @@ def test_rows_add_up_to_the_metrics_and_equal_runs_give_equal_bytes(params):
     assert (
         table["importance_weighted_nll"].notna().sum() == metrics["importance_bound_num_conversations"] == 5
     )
-    first = {name: (folder / name).read_bytes() for name in evaluate.WRITTEN if name != "provenance.json"}
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["vhcr-ud-0"]["kl_conv_per_word"] == metrics["kl_conv_per_word"]
+    assert summary["vhcr-ud-0"]["average_1turn"] == metrics["responses"]["1"]["average"]
+    names = {*evaluate.WRITTEN, "summary.json"} - {"provenance.json"}
+    first = {name: (folder / name).read_bytes() for name in names}
     shutil.rmtree(folder)
     run(params, "vhcr-ud")
     assert {name: (folder / name).read_bytes() for name in first} == first

@@ -17,7 +17,15 @@ from vhcr.errors import CheckpointError, DataError, ParameterError, ValidationEr
 from vhcr.stages import train
 from vhcr.training.run import TrainedRun
 
-REPRODUCIBLE = ("best.safetensors", "last.safetensors", "curves.csv", "metrics.json", "vocabulary.txt")
+REPRODUCIBLE = (
+    "best.safetensors",
+    "last.safetensors",
+    "curves.csv",
+    "metrics.json",
+    "run.json",
+    "summary.json",
+    "vocabulary.txt",
+)
 
 
 @pytest.fixture
@@ -45,6 +53,11 @@ def test_a_run_can_be_loaded_and_equal_seeds_give_equal_bytes(params):
     assert run.params.system == params.system("vhcr-ud")
     assert not run.model.training
     first = contents(folder)
+    assert {path.name for path in folder.iterdir()} == {*REPRODUCIBLE, "provenance.json"}
+    said = layout.read_run(folder)
+    assert said["seconds"] > 0
+    assert said["identity"] == run.info["identity"]
+    assert not set(train.PROVENANCE) & set(run.info), "where and when it was made would change run.json"
     shutil.rmtree(folder)
     train.run(params, "toy", "vhcr-ud", 0)
     assert contents(folder) == first
@@ -126,7 +139,7 @@ def test_killed_at_random_moments_a_run_still_ends_in_the_same_bits(tmp_path, mo
         return contents(folder)
 
     expected = finish()
-    straight = json.loads((folder / "run.json").read_text())["mlflow_run_id"]
+    straight = layout.read_run(folder)["mlflow_run_id"]
     shutil.rmtree(folder)
 
     draw, kills = random.Random(7), 0
@@ -151,7 +164,7 @@ def test_killed_at_random_moments_a_run_still_ends_in_the_same_bits(tmp_path, mo
     client = MlflowClient("sqlite:///mlflow.db")
     experiment = client.get_experiment_by_name("vhcr-toy")
     runs = client.search_runs([experiment.experiment_id])
-    resumed = json.loads((folder / "run.json").read_text())["mlflow_run_id"]
+    resumed = layout.read_run(folder)["mlflow_run_id"]
     assert {run.info.run_id for run in runs} == {straight, resumed}
 
     def curve(run_id: str, name: str) -> list[tuple[int, float]]:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from vhcr.errors import DataError
-from vhcr.layout import read_json
+from vhcr.layout import read_json, read_run
 from vhcr.recording.run import MlflowRun, input_tags
 from vhcr.recording.seeds import group_of, settle
 from vhcr.recording.store import client, experiment_id, experiment_name, one_at_a_time, plainly, stored_run
 
 REPRODUCIBLE = ("best.safetensors", "curves.csv", "metrics.json", "vocabulary.txt")  # equal in equal runs
-KEPT = ("run.json", *REPRODUCIBLE)
+KEPT = ("run.json", "provenance.json", *REPRODUCIBLE)
 EVALUATION = "evaluation"  # the folder of a run's artifacts that holds its evaluation
 
 
@@ -48,7 +48,7 @@ def import_run(folder: Path, evaluated: Path | None = None, *, uri: str | None =
         DataError: a file of the run is missing or damaged.
         RecordingError: MLflow cannot be reached.
     """
-    info = read_json(folder / "run.json")
+    info = read_run(folder)
     try:
         rows = list(csv.DictReader((folder / "curves.csv").read_text(encoding="utf-8").splitlines()))
         corpus, system, seed = info["corpus"], info["system"], info["seed"]
@@ -59,7 +59,9 @@ def import_run(folder: Path, evaluated: Path | None = None, *, uri: str | None =
         raise DataError(f"{folder / 'run.json'}: {error} is missing") from None
     if "num_parameters" in info:
         params["num_parameters"] = info["num_parameters"]
-    digest = hashlib.sha256((folder / "run.json").read_bytes() + (folder / "curves.csv").read_bytes())
+    # Made again, run.json and the curves come out the same; the provenance tells the two apart.
+    files = [folder / name for name in ("run.json", "provenance.json", "curves.csv")]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists()))
     imported = digest.hexdigest()[:32]
     tags = {"corpus": corpus, "system": system, "seed": str(seed), "started_by": "import"}
     tags |= {"imported": imported, "group": group_of(info), "dirty": str(bool(info.get("dirty"))).lower()}

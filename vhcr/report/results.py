@@ -302,7 +302,7 @@ def _load_run(
         system=system,
         seed=seed,
         metrics=layout.read_json(evaluated / "metrics.json"),
-        training=_optional_json(trained / "run.json"),
+        training=layout.read_run(trained) if (trained / "run.json").exists() else {},
         provenance=_optional_json(evaluated / "provenance.json"),
         curves=read_curves(curves) if curves.exists() else {},
         sums={

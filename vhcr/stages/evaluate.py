@@ -89,11 +89,13 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
         out / "control.parquet", controlled(trained, splits["test"], evaluation, generation), CONTROL
     )
     layout.write_json(out / "metrics.json", metrics)
+    layout.write_json(out / "summary.json", {f"{system}-{seed}": summary(metrics)})
+    mlflow_run_id = layout.read_run(trained.folder).get("mlflow_run_id")
     version = code_version()
     layout.write_json(
         out / "provenance.json",
         {
-            "mlflow_run_id": trained.info["mlflow_run_id"],
+            "mlflow_run_id": mlflow_run_id,
             "data_hash": manifest["data_hash"],
             "code_version": version.commit,
             "dirty": version.dirty,
@@ -105,9 +107,9 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
             "protocol": protocol(evaluation, generation),
         },
     )
-    if trained.info["mlflow_run_id"] is not None and recording.available():
+    if mlflow_run_id is not None and recording.available():
         with MlflowRun.start(
-            experiment_name(corpus), f"{system}-{seed}", {}, {}, run_id=trained.info["mlflow_run_id"]
+            experiment_name(corpus), f"{system}-{seed}", {}, {}, run_id=mlflow_run_id
         ) as tracked:
             tracked.log_metrics(
                 {f"test/{name}": value for name, value in _numbers(metrics)}, step=trained.info["best_step"]
@@ -115,6 +117,13 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
             tracked.log_artifacts([out / name for name in WRITTEN], "evaluation")
     per_word = (metrics["nll_per_word"], metrics["kl_per_word"])
     log.info("%s %s %d: nll %.4f, kl %.4f nats per word", corpus, system, seed, *per_word)
+
+
+def summary(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The few of metrics.json that `dvc exp show` and `dvc metrics diff` compare."""
+    found = {name: metrics[name] for name in ("nll_per_word", "kl_conv_per_word", "kl_utt_per_word")}
+    average = metrics["responses"].get("1", {}).get("average")
+    return found if average is None else found | {"average_1turn": average}
 
 
 def protocol(evaluation: EvaluationParams, generation: GenerationParams) -> dict[str, Any]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vhcr.errors import CheckpointError
-from vhcr.layout import DATA, WORK
+from vhcr.errors import CheckpointError, DataError
+from vhcr.layout import DATA, WORK, read_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,13 +57,13 @@ def resolve_run(reference: str) -> Path:
 
 
 def _recorded_here(run_id: str, runs: dict[str, Path]) -> Path | None:
-    """The folder whose run.json names MLflow run ``run_id``."""
+    """The folder that says it is MLflow run ``run_id``."""
     for folder in runs.values():
         try:
-            info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            info = read_run(folder)
+        except DataError:
             continue  # damaged: whoever loads it will be told, but it is not what was asked for
-        if isinstance(info, dict) and info.get("mlflow_run_id") == run_id:
+        if info.get("mlflow_run_id") == run_id:
             return folder
     return None
 

@@ -45,6 +45,17 @@ log = logging.getLogger(__name__)
 
 PROGRESS = "@progress "  # a line of output that begins so is for a flow, where VHCR_PROGRESS is set
 PROGRESS_SECONDS = 2.0
+# Where and when a run was made. It has a file of its own, so that run.json comes out the same each time.
+PROVENANCE = (
+    "mlflow_run_id",
+    "code_version",
+    "dirty",
+    "device",
+    "machine",
+    "torch_version",
+    "versions",
+    "seconds",
+)
 STOPPED = 3  # exit status after SIGTERM or SIGINT: a checkpoint was left, run again to resume
 
 
@@ -76,7 +87,7 @@ def train_into(
     observers: Sequence[Observer] = (),
     tags: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Train and write the run to ``folder``; returns its run.json.
+    """Train and write the run to ``folder``; returns what its run.json and provenance.json say.
 
     Work in progress lies under ``.work/train/<identity>``, so an attempt that was cut short, however, is
     taken up again by the next one with the same parameters, data and code.
@@ -248,7 +259,12 @@ def publish(
             "last_validation": {k: v for k, v in validations[-1].items() if k != "split"},
         },
     )
-    layout.write_json(folder / "run.json", info)
+    layout.write_json(
+        folder / "summary.json",
+        {f"{info['system']}-{info['seed']}": {"validation_nll_per_word": best["nll_per_word"]}},
+    )
+    layout.write_json(folder / "provenance.json", {key: info[key] for key in PROVENANCE})
+    layout.write_json(folder / "run.json", {k: v for k, v in info.items() if k not in PROVENANCE})
 
 
 def _move(source: Path, target: Path) -> None:
