@@ -93,7 +93,7 @@ FREE = (
     "vhcr/layout.py",
     "vhcr/conversation.py",
     "vhcr/params.py",  # the parameters themselves are listed
-    "vhcr/recording.py",
+    "vhcr/recording",
     "vhcr/provenance.py",
     "vhcr/stages/common.py",
     "vhcr/tokenisation/vocabulary.py",  # reads back a table of words; the table is listed
