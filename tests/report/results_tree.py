@@ -16,6 +16,7 @@ from vhcr import layout
 
 DATA_HASH = "5f3a" * 16
 NUM_CONVERSATIONS = 120
+SUBSET = 60  # conversations with an importance-weighted bound
 NATS = ("nll", "reconstruction_error", "kl_conv", "kl_utt")
 
 # system: (NLL bound, KL of z_conv, KL of z_utt, Average) in the end
@@ -116,6 +117,11 @@ def write_run(
     per_conversation["reconstruction_error"] = (
         total - per_conversation["kl_conv"] - per_conversation["kl_utt"]
     )
+    gained = 0.0 if system == "hred" else 0.03 * math.log(50)
+    per_conversation["importance_weighted_nll"] = [
+        float(nats - gained * count) if i < SUBSET else None
+        for i, (nats, count) in enumerate(zip(total, words, strict=True))
+    ]
     evaluated = root / layout.evaluated(corpus, system, seed)
     evaluated.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(per_conversation), evaluated / "conversations.parquet")

@@ -23,6 +23,11 @@
     return made;
   };
   const colour = (system) => `var(--system-${labels[system].index})`;
+  const DASHES = ["", "6 4", "2 4"];
+  const broken = (system) => (labels[system].dash ? { "stroke-dasharray": DASHES[labels[system].dash] } : {});
+  // Marks of what the paper does not have are hollow.
+  const mark = (system) => labels[system].dash ? `fill:var(--raised);stroke:${colour(system)};stroke-width:2` : `fill:${colour(system)}`;
+  const keyClass = (system) => (labels[system].dash ? "key hollow" : "key");
 
   // ---- scales
   const ticks = (low, high, count, least = 2) => {
@@ -39,8 +44,8 @@
     return value.toFixed(digits).replace("-", "−");
   };
   const exact = (value) => {
-    const text = Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : Number.isInteger(value) ? String(value) : value.toFixed(3);
-    return text.replace("-", "−");
+    const text = value && Math.abs(value) < 0.0095 ? value.toPrecision(2) : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : Number.isInteger(value) ? String(value) : value.toFixed(3);
+    return text.replaceAll("-", "−");
   };
   const scale = (low, high, from, to, log) => {
     const t = log ? Math.log10 : (v) => v;
@@ -50,6 +55,7 @@
   const extent = (values, fromZero, pad = 0.05) => {
     let [low, high] = [Math.min(...values), Math.max(...values)];
     if (fromZero) low = Math.min(0, low);
+    if (low === high && low === 0 && fromZero) return [0, 1];
     if (low === high) { const by = Math.abs(low) * 0.1 || 1; low -= by; high += by; }
     const by = (high - low) * pad;
     return [fromZero && low === 0 ? 0 : low - by, high + by];
@@ -66,7 +72,7 @@
     const longest = Math.max(0, ...(panel.dots || []).map((dot) => dot.name.length));
     const left = panel.kind === "dots" ? Math.min(width * 0.4, longest * 6.8 + 14) : 44;
     const area = { left, right: width - 12, top: panel.y ? 20 : 8, bottom: height - 34 };
-    const frame = (x, y, log) => {
+    const frame = (x, y, log, logY) => {
       const xs = log ? logTicks(x[0], x[1]) : ticks(x[0], x[1], Math.max(2, Math.floor((area.right - area.left) / 70)));
       const sx = scale(x[0], x[1], area.left, area.right, log);
       for (const value of xs) {
@@ -76,11 +82,11 @@
       element(svg, "text", { x: area.right, y: height - 4, "text-anchor": "end" }, panel.x);
       let sy;
       if (y) {
-        const ys = ticks(y[0], y[1], Math.max(3, Math.floor((area.bottom - area.top) / 42)), 3);
-        sy = scale(y[0], y[1], area.bottom, area.top);
+        const ys = logY ? logTicks(y[0], y[1]) : ticks(y[0], y[1], Math.max(3, Math.floor((area.bottom - area.top) / 42)), 3);
+        sy = scale(y[0], y[1], area.bottom, area.top, logY);
         for (const value of ys) {
           element(svg, "line", { class: "grid", x1: area.left, x2: area.right, y1: sy(value), y2: sy(value) });
-          element(svg, "text", { x: area.left - 6, y: sy(value) + 4, "text-anchor": "end" }, shown(value, ys[1] - ys[0]));
+          element(svg, "text", { x: area.left - 6, y: sy(value) + 4, "text-anchor": "end" }, logY ? power(value) : shown(value, ys[1] - ys[0]));
         }
         element(svg, "text", { x: 0, y: 10 }, panel.y);
       }
@@ -97,17 +103,18 @@
       const ranged = main.length ? main : lines;
       const xs = lines.flatMap((line) => line.points.map((point) => point[0]));
       const x = panel.log_x ? [Math.min(...xs) / 1.15, Math.max(...xs) * 1.15] : extent(xs, false, 0.015);
-      const y = extent(ranged.flatMap((line) => line.points.map((point) => point[1])), panel.from_zero);
-      const [sx, sy] = frame(x, y, panel.log_x);
+      const heights = ranged.flatMap((line) => line.points.map((point) => point[1]));
+      const y = panel.log_y ? [Math.min(...heights) / 1.3, Math.max(...heights) * 1.3] : extent(heights, panel.from_zero);
+      const [sx, sy] = frame(x, y, panel.log_x, panel.log_y);
       const clip = `clip-${figure.id}-${figure.panels.indexOf(panel)}`;
       const rect = element(element(element(svg, "defs"), "clipPath", { id: clip }), "rect", { x: area.left, y: area.top - 4, width: area.right - area.left + 6, height: area.bottom - area.top + 8 });
       rect.setAttribute("fill", "none");
       const plot = element(svg, "g", { "clip-path": `url(#${clip})` });
       for (const line of [...lines].sort((a, b) => (b.faint || 0) - (a.faint || 0))) {
         const path = line.points.map((point, i) => `${i ? "L" : "M"}${sx(point[0]).toFixed(1)} ${sy(point[1]).toFixed(1)}`).join("");
-        element(plot, "path", { class: line.faint ? "line faint" : "line", d: path, style: `stroke:${colour(line.system)}`, "data-system": line.system });
+        element(plot, "path", { class: line.faint ? "line faint" : "line", d: path, style: `stroke:${colour(line.system)}`, "data-system": line.system, ...broken(line.system) });
         if (!line.faint && line.points.length < 25)
-          for (const point of line.points) element(plot, "circle", { cx: sx(point[0]), cy: sy(point[1]), r: 2.6, style: `fill:${colour(line.system)}` });
+          for (const point of line.points) element(plot, "circle", { cx: sx(point[0]), cy: sy(point[1]), r: 2.6, style: mark(line.system) });
       }
       const stops = [...new Set(ranged.flatMap((line) => line.points.map((point) => point[0])))].sort((a, b) => a - b);
       const cursor = element(svg, "line", { class: "cursor", y1: area.top, y2: area.bottom, visibility: "hidden" });
@@ -116,8 +123,9 @@
         if (stop === null) return null;
         cursor.setAttribute("x1", sx(stop)); cursor.setAttribute("x2", sx(stop));
         const rows = ranged.filter((line) => stop >= line.points[0][0] && stop <= line.points[line.points.length - 1][0])
-          .map((line) => [line.system, line.name, at(line.points, stop)]).sort((a, b) => b[2] - a[2]).map(([s, name, v]) => [s, name, exact(v)]);
-        return { x: sx(stop), y: area.top, title: `${panel.x} ${exact(stop)}`, rows: rows.slice(0, 14) };
+          .map((line) => [line.system, line.name, at(line.points, stop)]);
+        const told = (rows.length > 12 ? averages(rows) : rows).sort((a, b) => b[2] - a[2]).map(([s, name, v]) => [s, name, exact(v)]);
+        return { x: sx(stop), y: area.top, title: `${panel.x} ${exact(stop)}`, rows: told };
       });
     }
     if (panel.kind === "dots") {
@@ -130,7 +138,7 @@
         const paint = colour(dot.system);
         element(svg, "text", { class: "name", x: area.left - 8, y: y + 4, "text-anchor": "end" }, dot.name);
         if (dot.low !== null && dot.low !== undefined) element(svg, "line", { x1: sx(dot.low), x2: sx(dot.high), y1: y, y2: y, style: `stroke:${paint}`, "stroke-width": 2.5, "stroke-linecap": "round" });
-        element(svg, "circle", { cx: sx(dot.value), cy: y, r: 4.5, style: `fill:${paint}`, "data-system": dot.system });
+        element(svg, "circle", { cx: sx(dot.value), cy: y, r: 4.5, style: mark(dot.system), "data-system": dot.system });
         if (dot.paper !== null && dot.paper !== undefined) {
           const px = sx(dot.paper);
           element(svg, "path", { class: "diamond", d: `M${px} ${y - 5.5}l5.5 5.5l-5.5 5.5l-5.5-5.5z` });
@@ -147,10 +155,17 @@
     }
     const spots = panel.spots.filter(visible).sort((a, b) => a.x - b.x || a.y - b.y);
     if (!spots.length) return empty();
-    const [sx, sy] = frame(extent(spots.map((s) => s.x), Math.min(...spots.map((s) => s.x)) >= 0, 0.1), extent(spots.map((s) => s.y), false, 0.12), false);
+    const rules = (panel.rules || []).filter(visible);
+    const [sx, sy] = frame(extent(spots.map((s) => s.x), Math.min(...spots.map((s) => s.x)) >= 0, 0.1), extent([...spots, ...rules].map((s) => s.y), false, 0.12), false);
     const placed = [];
+    for (const rule of rules) {
+      const y = sy(rule.y);
+      element(svg, "line", { class: "rule", x1: area.left, x2: area.right, y1: y, y2: y, style: `stroke:${colour(rule.system)}`, "data-system": rule.system });
+      element(svg, "text", { class: "name", x: area.right, y: y - 5, "text-anchor": "end" }, rule.name);
+      placed.push({ x: area.right - rule.name.length * 7, y: y - 18, w: rule.name.length * 7, h: 16 });
+    }
     for (const spot of spots) {
-      element(svg, "circle", { cx: sx(spot.x), cy: sy(spot.y), r: 5, style: `fill:${colour(spot.system)}`, "data-system": spot.system });
+      element(svg, "circle", { cx: sx(spot.x), cy: sy(spot.y), r: 5, style: mark(spot.system), "data-system": spot.system });
     }
     const named = new Set();
     const hits = (a, b) => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
@@ -171,7 +186,7 @@
     return interact(svg, spots.map((_, i) => i), (i) => sx(spots[i].x), (i) => sy(spots[i].y), (i) => {
       if (i === null) return null;
       const spot = spots[i];
-      return { x: sx(spot.x), y: sy(spot.y), title: spot.name, rows: [[spot.system, panel.y, exact(spot.y)], [null, panel.x, exact(spot.x)]] };
+      return { x: sx(spot.x), y: sy(spot.y), title: spot.name, rows: [[spot.system, panel.y, exact(spot.y)], [null, panel.x, exact(spot.x)], ...rules.map((rule) => [rule.system, rule.name, exact(rule.y)])] };
     });
 
     // Mouse, touch and arrow keys choose a stop; what is there is shown, and said aloud.
@@ -184,7 +199,7 @@
         html(tip, "strong", {}, found.title);
         for (const [system, name, value] of found.rows) {
           const row = html(tip, "div");
-          if (system) html(row, "span", { class: "key", style: `--c:${colour(system)}` });
+          if (system) html(row, "span", { class: keyClass(system), style: `--c:${colour(system)}` });
           html(row, "span", {}, name);
           html(row, "b", {}, value);
         }
@@ -225,6 +240,13 @@
       return undefined;
     }
   };
+  // Many runs: one row a system, its mean over runs.
+  const averages = (rows) => {
+    const groups = new Map();
+    for (const [system, , value] of rows) groups.set(system, [...(groups.get(system) || []), value]);
+    return [...groups].map(([system, values]) => [system, `${labels[system].label}, mean of ${values.length}`, values.reduce((a, b) => a + b) / values.length]);
+  };
+  const power = (value) => (value >= 1e5 || value < 1e-3 ? value.toExponential(0).replace("e+", "e").replace("-", "−") : String(+value.toPrecision(2)));
   const logTicks = (low, high) => {
     const found = [];
     for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
@@ -232,7 +254,8 @@
         const value = m * 10 ** power;
         if (value >= low && value <= high) found.push(value);
       }
-    return found;
+    const every = Math.ceil(found.length / 8);
+    return found.filter((_, i) => i % every === 0);
   };
   const at = (points, x) => {
     let i = points.findIndex((point) => point[0] >= x);
@@ -252,7 +275,7 @@
   const addLegend = (bar, systems, paper) => {
     for (const system of systems) {
       const button = html(bar, "button", { type: "button", "aria-pressed": "true", "data-system": system, title: "Click: show or hide. Double-click: this one alone." });
-      html(button, "span", { class: "key", style: `--c:${colour(system)}` });
+      html(button, "span", { class: keyClass(system), style: `--c:${colour(system)}` });
       button.append(labels[system].label);
       button.addEventListener("click", (event) => {
         if (event.detail > 1 && hidden.has(system) === button.alone) return;
@@ -275,7 +298,7 @@
   };
   for (const figure of figures) {
     const holder = document.getElementById(`figure-${figure.id}`);
-    const systems = [...new Set(figure.panels.flatMap((p) => [...(p.lines || []), ...(p.dots || []), ...(p.spots || [])].map((item) => item.system)))].sort((a, b) => labels[a].index - labels[b].index);
+    const systems = [...new Set(figure.panels.flatMap((p) => [...(p.lines || []), ...(p.dots || []), ...(p.spots || []), ...(p.rules || [])].map((item) => item.system)))].sort((a, b) => labels[a].index - labels[b].index);
     addLegend(holder.querySelector(".legend"), systems, figure.panels.some((p) => (p.dots || []).some((dot) => dot.paper !== null && dot.paper !== undefined)));
     const panels = holder.querySelector(".panels");
     panels.replaceChildren();

@@ -66,6 +66,11 @@ class Evidence:
             return True
         return self._num_words(system) == self._num_words(other)
 
+    def usual_words(self, system: str) -> bool:
+        """Whether its NLL is of the words that most systems' is of."""
+        counts = Counter(self._num_words(name) for name in self.results.systems)
+        return counts[self._num_words(system)] == max(counts.values())
+
     def _num_words(self, system: str) -> int | None:
         """Words that its NLL is of."""
         words = self.results.of(system)[0].metrics.get("num_words")
@@ -74,13 +79,11 @@ class Evidence:
     def leaders(self, key: str, systems: Sequence[str]) -> set[str]:
         """The best system, and those that cannot be told apart from it. Empty with fewer than two systems."""
         means = {system: mean.mean for system in systems if (mean := self.mean(system, key)) is not None}
-        if len(means) < 2:
-            return set()
         sign = 1 if key in LOWER_IS_BETTER else -1
         if key in LIKELIHOODS:  # among those that score the words that most score
-            counts = {system: self._num_words(system) for system in means}
-            usual = Counter(counts.values()).most_common(1)[0][0]
-            means = {system: mean for system, mean in means.items() if counts[system] == usual}
+            means = {system: mean for system, mean in means.items() if self.usual_words(system)}
+        if len(means) < 2:
+            return set()
         best = min(means, key=lambda system: sign * means[system])
         tied = set()
         for system in means:

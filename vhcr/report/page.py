@@ -12,7 +12,7 @@ from typing import Any
 from vhcr.report.claims import Claim, Verdict, claims
 from vhcr.report.evidence import Evidence
 from vhcr.report.paper import PaperFigures
-from vhcr.report.plots import Figure, colours, figures
+from vhcr.report.plots import Figure, colours, dash, figures
 from vhcr.report.results import Json, Results, Run
 from vhcr.report.systems import label
 from vhcr.report.tables import NOTHING, Table, tables
@@ -66,6 +66,7 @@ def render(report: Report, *, commit: str | None = None) -> str:
         script=_raw(_file("charts.js")),
         colours=palette,
         index={system: position for position, system in enumerate(palette)},
+        dashes={system: dash(system) for system in palette},
         findings=_findings(report.evidence),
         claims=report.claims,
         tally=[(verdict, tally[verdict]) for verdict in MARKS if tally[verdict]],
@@ -130,7 +131,9 @@ def _raw(text: str) -> Any:
 
 def _figure_data(made: Sequence[Figure], palette: Mapping[str, Any]) -> str:
     """JSON for charts.js, safe inside a script element."""
-    labels = {system: {"label": label(system), "index": i} for i, system in enumerate(palette)}
+    labels = {
+        system: {"label": label(system), "index": i, "dash": dash(system)} for i, system in enumerate(palette)
+    }
     data = {"figures": [figure.data() for figure in made], "labels": labels}
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from vhcr.report.results import EMBEDDING_METRICS, Run, number
 from vhcr.report.systems import label, system_order
 
 MAX_POINTS = 160  # of one line; more cannot be told apart at the size of a panel
+MAX_POINTS_IN_ALL = 4800  # of a panel's lines together, which bounds the page's size
+FEW_RUNS = 12  # beyond which curves of the training batches would hide those of the validation split
 
 # Hue by family (HRED grey, VHRED cool, VHCR warm); second colour for dark backgrounds. Each has a contrast of
 # at least 3 to 1 with its background.
@@ -20,6 +22,8 @@ SYSTEM_COLOURS: dict[str, tuple[str, str]] = {
     "hred": ("#5b6470", "#a9b2bd"),
     "vhred": ("#2563eb", "#7aa7ff"),
     "vhred-wd": ("#0d8a9e", "#4cc9dc"),
+    "vhred-wd50": ("#155e75", "#2fb0c7"),
+    "vhred-wd75": ("#164e63", "#1f95ab"),
     "vhred-ud": ("#7c3aed", "#b79bff"),
     "vhred-bow": ("#15803d", "#5fd08a"),
     "vhred-zonly": ("#8a6d0b", "#d6bb55"),
@@ -32,7 +36,15 @@ OTHER_COLOURS = (
     ("#0369a1", "#6cc4f5"),
     ("#9a3412", "#f59c72"),
     ("#475569", "#b6c2d2"),
+    ("#be185d", "#ff8ec2"),
+    ("#0f766e", "#5eead4"),
+    ("#4338ca", "#a5a8ff"),
+    ("#a16207", "#f2cc52"),
+    ("#65431f", "#d1ab83"),
+    ("#7f1d1d", "#f0908f"),
+    ("#166534", "#86dfa6"),
 )
+DASHES = {"vhred-wd50": 1, "vhred-wd75": 2}  # 0: drawn out, 1: dashed, 2: dotted; others are dashed
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,15 @@ class Spot:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """A level to compare with, drawn across the panel."""
+
+    system: str
+    name: str
+    y: float
+
+
+@dataclass(frozen=True)
 class Panel:
     """One pair of axes: lines over x, dots by system, or spots in a plane."""
 
@@ -78,7 +99,9 @@ class Panel:
     lines: list[Line] = field(default_factory=list)
     dots: list[Dot] = field(default_factory=list)
     spots: list[Spot] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)
     log_x: bool = False
+    log_y: bool = False
     from_zero: bool = False
 
     @property
@@ -89,6 +112,7 @@ class Panel:
                 [line.system for line in self.lines]
                 + [dot.system for dot in self.dots]
                 + [spot.system for spot in self.spots]
+                + [rule.system for rule in self.rules]
             )
         )
 
@@ -129,16 +153,24 @@ def colours(systems: Iterable[str]) -> dict[str, tuple[str, str]]:
     return result
 
 
+def dash(system: str) -> int:
+    """How a system's lines are broken; what the paper does not have is dashed, its marks are hollow."""
+    return DASHES.get(system, 0 if system in SYSTEM_COLOURS else 1)
+
+
 def figures(evidence: Evidence, paper: PaperFigures) -> list[Figure]:
     """All plots that the runs have numbers for."""
     made = [
+        _frontier_figure(evidence),
         _kl_figure(evidence),
+        _usage_figure(evidence),
         _loss_figure(evidence),
         _likelihood_figure(evidence, paper),
-        _frontier_figure(evidence),
+        _bound_figure(evidence),
         _responses_figure(evidence, paper),
         _turn_figure(evidence),
-        _bound_figure(evidence),
+        _length_figure(evidence),
+        _position_figure(evidence),
         _dimension_figure(evidence),
     ]
     return [
@@ -155,12 +187,20 @@ def _compact(panel: Panel) -> dict[str, Any]:
 def _in_words(panel: Panel) -> str:
     head = f"{panel.title}:" if panel.title else ""
     if panel.lines:
-        ends = [f"{ln.name} {ln.points[-1][1]:.3g}" for ln in panel.lines if not ln.faint]
+        drawn = [line for line in panel.lines if not line.faint]
+        if len(drawn) > FEW_RUNS:
+            by_system: dict[str, list[float]] = {}
+            for line in drawn:
+                by_system.setdefault(line.system, []).append(line.points[-1][1])
+            means = [f"{label(name)} {sum(ys) / len(ys):.3g}" for name, ys in by_system.items()]
+            return f"{head} lines over {panel.x}, ending on average at {', '.join(means)}."
+        ends = [f"{line.name} {line.points[-1][1]:.3g}" for line in drawn]
         return f"{head} lines over {panel.x}, ending at {', '.join(ends)}."
     if panel.dots:
         return f"{head} {', '.join(f'{dot.name} {dot.value:.3f}' for dot in panel.dots)}."
     spots = ", ".join(f"{spot.name} at {spot.x:.3f} and {spot.y:.3f}" for spot in panel.spots)
-    return f"{head} {panel.y} over {panel.x}; {spots}."
+    rules = "".join(f"; a line at {rule.y:.3f}, {rule.name}" for rule in panel.rules)
+    return f"{head} {panel.y} over {panel.x}; {spots}{rules}."
 
 
 def thinned(points: Sequence[tuple[float, float]], limit: int = MAX_POINTS) -> list[tuple[float, float]]:
@@ -191,13 +231,20 @@ def _curve_lines(
     evidence: Evidence, column: str, systems: Sequence[str], splits: Sequence[str] = ("train", "validation")
 ) -> list[Line]:
     lines = []
-    for split in splits:
+    shown = splits if len(evidence.results.runs) <= FEW_RUNS else splits[-1:]
+    for split in shown:
         for system in systems:
             for run in evidence.results.of(system):
                 if points := _curve(run, column, split):
                     name = run.name if split == splits[-1] else f"{run.name} ({split})"
-                    lines.append(Line(system, name, thinned(points), faint=split != splits[-1]))
+                    few = thinned(points, _points_each(evidence))
+                    lines.append(Line(system, name, few, faint=split != splits[-1]))
     return lines
+
+
+def _points_each(evidence: Evidence) -> int:
+    """Points that a line may have, fewer where there are many lines."""
+    return max(40, min(MAX_POINTS, MAX_POINTS_IN_ALL // max(1, len(evidence.results.runs))))
 
 
 def _uses_latents(evidence: Evidence, column: str) -> list[str]:
@@ -259,8 +306,9 @@ def _dots(evidence: Evidence, paper: PaperFigures, key: str, systems: Sequence[s
     for system in systems:
         mean, interval = evidence.mean(system, key), evidence.interval(system, key)
         if mean is not None:
+            figure = paper.value(evidence.results.kinds.get(system, ""), key)
             low, high = (interval.low, interval.high) if interval else (None, None)
-            dots.append(Dot(system, label(system), mean.mean, low, high, paper.value(system, key)))
+            dots.append(Dot(system, label(system), mean.mean, low, high, figure))
     return dots
 
 
@@ -305,59 +353,227 @@ def _responses_figure(evidence: Evidence, paper: PaperFigures) -> Figure:
     )
 
 
-def _frontier_figure(evidence: Evidence) -> Figure:
-    spots = []
-    for run in evidence.results.runs:
-        kl, nll = run.value("kl_per_word"), run.value("nll_per_word")
-        if kl is not None and nll is not None:
-            spots.append(Spot(run.system, run.name, round(kl, 5), round(nll, 5)))
+def _usage_figure(evidence: Evidence) -> Figure:
+    def lines(column: str, lowest: float = 0.0) -> list[Line]:
+        found = _curve_lines(evidence, column, evidence.results.systems, ("validation",))
+        kept = [replace(line, points=[p for p in line.points if p[1] >= lowest]) for line in found]
+        return [line for line in kept if line.points]
+
+    panels = [
+        Panel(
+            "Prior's variance ratio, E[var] / Var(µ)",
+            "lines",
+            "training step",
+            "ratio",
+            lines=lines("prior_variance_ratio", 1e-9),
+            log_y=True,
+        ),
+        *(
+            Panel(
+                f"Active units of z_{level}",
+                "lines",
+                "training step",
+                "dimensions",
+                lines=lines(f"active_units_{level}"),
+                from_zero=True,
+            )
+            for level in ("conv", "utt")
+        ),
+    ]
     return Figure(
-        "frontier",
-        "What the use of latents costs",
-        "Each run's NLL bound against its KL on the test split. Lower is a better bound, further right a "
-        "more used latent variable.",
-        [Panel("", "spots", "KL, nats per word", "NLL bound, nats per word", spots=spots)],
+        "usage",
+        "Use of the latents during training",
+        "The ratio is that of the paper's Figure 2: it falls towards 0 where priors shrink to separate "
+        "points, and grows without limit where they become one and the same, which tells nothing. A unit is "
+        "active when its posterior mean varies over the data by more than 0.01. Validation split.",
+        panels,
     )
 
 
-def _turn_figure(evidence: Evidence) -> Figure:
-    def points(run: Run) -> list[tuple[float, float]]:
-        values = run.metrics.get("nll_by_turn")
-        values = values if isinstance(values, list) else []
-        return [(turn, y) for turn, y in enumerate(values, 1) if isinstance(y, (int, float))]
+def _frontier_figure(evidence: Evidence) -> Figure:
+    def panel(title: str, key: str, y: str) -> Panel:
+        spots = []
+        for run in evidence.results.runs:
+            kl, nll = run.value("kl_per_word"), run.value(key)
+            if kl is not None and nll is not None and run.is_bound:
+                spots.append(Spot(run.system, run.name, round(kl, 5), round(nll, 5)))
+        exact = [system for system in evidence.results.systems if not evidence.results.of(system)[0].is_bound]
+        rules = [
+            Rule(system, f"{label(system)}, exact", round(mean.mean, 5))
+            for system in exact
+            if (mean := evidence.mean(system, key)) is not None
+        ]
+        return Panel(title, "spots", "KL, nats per word", y, spots=spots, rules=rules if spots else [])
 
+    largest = max((k for run in evidence.results.runs if run.is_bound for k in run.bounds), default=0)
+    return Figure(
+        "frontier",
+        "What the use of latents costs",
+        "Each run's bound on the NLL against its KL on the test split: lower is a better bound, further "
+        "right a more used latent variable. The line is HRED's exact NLL; a system below it predicts better "
+        "for all that is known, one above it may only have a loose bound. The importance-weighted bound is "
+        "tighter, and is on a subset of the test split, as is the line beside it.",
+        [
+            panel("One-sample bound", "nll_per_word", "NLL bound, nats per word"),
+            panel(
+                f"Importance-weighted bound, K = {largest}",
+                "importance_weighted",
+                "NLL bound, nats per word",
+            ),
+        ],
+    )
+
+
+def _listed(run: Run, *path: str) -> list[tuple[float, float]]:
+    """(place from 1, number) of a list in the metrics, leaving out what is null."""
+    tree: Any = run.metrics
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    values = tree if isinstance(tree, list) else []
+    return [(place, y) for place, y in enumerate(values, 1) if isinstance(y, (int, float))]
+
+
+def _latent_lines(evidence: Evidence, points: Callable[[Run], list[tuple[float, float]]]) -> list[Line]:
+    """As ``_run_lines``, of the systems that have latents."""
+    return [line for line in _run_lines(evidence, points) if line.system in _with_latents(evidence)]
+
+
+def _with_latents(evidence: Evidence) -> set[str]:
+    return {run.system for run in evidence.results.runs if run.is_bound}
+
+
+def _turn_figure(evidence: Evidence) -> Figure:
     return Figure(
         "turns",
         "NLL by position in the conversation",
-        "The context grows with the turn number, so what it is worth shows as a fall. Test split.",
-        [Panel("", "lines", "turn", "nats per word", lines=_run_lines(evidence, points))],
+        "The context grows with the turn number, so what it is worth shows as a fall. Reconstruction error "
+        "+ KL of z_utt; the KL of z_conv belongs to no turn. Test split.",
+        [
+            Panel(
+                "NLL, or its bound",
+                "lines",
+                "turn",
+                "nats per word",
+                lines=_run_lines(evidence, lambda run: _listed(run, "nll_by_turn")),
+            ),
+            Panel(
+                "KL of z_utt",
+                "lines",
+                "turn",
+                "nats per word",
+                lines=_latent_lines(evidence, lambda run: _listed(run, "kl_utt_by_turn")),
+                from_zero=True,
+            ),
+        ],
+    )
+
+
+def _length_figure(evidence: Evidence) -> Figure:
+    def points(key: str) -> Callable[[Run], list[tuple[float, float]]]:
+        def found(run: Run) -> list[tuple[float, float]]:
+            entries = run.metrics.get("by_utterance_length")
+            pairs = [
+                (number(entry, "to"), number(entry, key))
+                for entry in (entries if isinstance(entries, list) else [])
+            ]
+            return [(x, y) for x, y in pairs if x is not None and y is not None]
+
+        return found
+
+    return Figure(
+        "lengths",
+        "Perplexity by length of the utterance",
+        "Utterances of the test split in classes of five lengths, EOS counted; a point stands at the "
+        "longest of its class. The KL of z_conv belongs to no utterance and is left out.",
+        [
+            Panel(
+                "Perplexity",
+                "lines",
+                "words, at most",
+                "exp of nats per word",
+                lines=_run_lines(evidence, points("perplexity")),
+            ),
+            Panel(
+                "KL of z_utt",
+                "lines",
+                "words, at most",
+                "nats per word",
+                lines=_latent_lines(evidence, points("kl_utt_per_word")),
+                from_zero=True,
+            ),
+        ],
+    )
+
+
+def _position_figure(evidence: Evidence) -> Figure:
+    path = ("diagnostics", "reconstruction_by_word_position_by_source")
+
+    def gain(run: Run) -> list[tuple[float, float]]:
+        prior = dict(_listed(run, *path, "prior"))
+        return [(x, prior[x] - y) for x, y in _listed(run, *path, "posterior") if x in prior]
+
+    return Figure(
+        "positions",
+        "Error and use of z by position in the utterance",
+        "A KL belongs to an utterance, not to one of its words; what a word gets from z is how much its "
+        "error falls when z comes from the posterior rather than the prior. Few utterances are long, so the "
+        "right end is noisy. Test split.",
+        [
+            Panel(
+                "Reconstruction error",
+                "lines",
+                "word of the utterance",
+                "nats",
+                lines=_run_lines(evidence, lambda run: _listed(run, "reconstruction_by_word_position")),
+            ),
+            Panel(
+                "What z tells: prior − posterior",
+                "lines",
+                "word of the utterance",
+                "nats",
+                lines=_latent_lines(evidence, gain),
+                from_zero=True,
+            ),
+        ],
     )
 
 
 def _bound_figure(evidence: Evidence) -> Figure:
-    def points(run: Run) -> list[tuple[float, float]]:
-        bounds = run.metrics.get("importance_weighted_nll_per_word")
-        if run.metrics.get("bound_is_exact") or not isinstance(bounds, dict):
-            return []
-        found = {int(k): number(bounds, k) for k in bounds if str(k).isdecimal()}
-        return [(k, y) for k, y in sorted(found.items()) if y is not None]
+    def bounds(run: Run) -> list[tuple[float, float]]:
+        return list(run.bounds.items()) if run.is_bound else []
+
+    def gains(run: Run) -> list[tuple[float, float]]:
+        found = bounds(run)
+        return [(k, y - found[0][1]) for k, y in found]
 
     return Figure(
         "bound",
         "How the importance-weighted bound tightens",
         "Bound on the NLL with K posterior samples per conversation, on a subset of the test split; it falls "
         "towards the NLL as K grows, so a curve still falling at its end is still loose.",
-        [Panel("", "lines", "samples K", "nats per word", lines=_run_lines(evidence, points), log_x=True)],
+        [
+            Panel(
+                "Bound", "lines", "samples K", "nats per word", lines=_run_lines(evidence, bounds), log_x=True
+            ),
+            Panel(
+                "Change from K = 1",
+                "lines",
+                "samples K",
+                "nats per word",
+                lines=_run_lines(evidence, gains),
+                log_x=True,
+            ),
+        ],
     )
 
 
 def _dimension_figure(evidence: Evidence) -> Figure:
     def points(level: str) -> Callable[[Run], list[tuple[float, float]]]:
         def found(run: Run) -> list[tuple[float, float]]:
-            diagnostics = run.metrics.get("diagnostics")
-            values = diagnostics.get(f"kl_{level}_per_dimension") if isinstance(diagnostics, dict) else None
-            known = [y for y in values if isinstance(y, (int, float))] if isinstance(values, list) else []
-            return list(enumerate(sorted(known, reverse=True), 1))
+            known = sorted(
+                (y for _, y in _listed(run, "diagnostics", f"kl_{level}_per_dimension")), reverse=True
+            )
+            return list(enumerate(known, 1))
 
         return found
 
@@ -375,7 +591,12 @@ def _dimension_figure(evidence: Evidence) -> Figure:
 
 def _run_lines(evidence: Evidence, points: Callable[[Run], list[tuple[float, float]]]) -> list[Line]:
     runs = [(run, points(run)) for run in evidence.results.runs]
-    return [Line(run.system, run.name, thinned(found)) for run, found in runs if found]
+    return [
+        Line(run.system, run.name, thinned(found, _points_each(evidence))) for run, found in runs if found
+    ]
+
+
+STYLES = ("-", (0, (4, 2)), (0, (1, 1.5)))  # by ``dash``
 
 
 def write_images(figure: Figure, folder: Path) -> list[Path]:
@@ -412,7 +633,16 @@ def write_images(figure: Figure, folder: Path) -> list[Path]:
         for axis in axes.flat[len(figure.panels) :]:
             axis.set_visible(False)
         handles = [
-            Line2D([], [], color=palette[system][0], marker="o", ms=4, label=label(system))
+            Line2D(
+                [],
+                [],
+                color=palette[system][0],
+                ls=STYLES[dash(system)],
+                marker="o",
+                mfc="white" if dash(system) else None,
+                ms=4,
+                label=label(system),
+            )
             for system in figure.systems
         ]
         if any(dot.paper is not None for panel in figure.panels for dot in panel.dots):
@@ -445,6 +675,7 @@ def _draw(axis: Any, panel: Panel, palette: dict[str, tuple[str, str]]) -> None:
             x,
             y,
             color=palette[line.system][0],
+            ls=STYLES[dash(line.system)],
             lw=0.8 if line.faint else 1.5,
             alpha=0.3 if line.faint else 1,
             marker="o" if few else None,
@@ -462,8 +693,13 @@ def _draw(axis: Any, panel: Panel, palette: dict[str, tuple[str, str]]) -> None:
         axis.set_ylim(len(panel.dots) - 0.5, -0.5)
         axis.grid(False, axis="y")
     for spot in panel.spots:
-        axis.plot([spot.x], [spot.y], "o", color=palette[spot.system][0], ms=5)
+        fill = "none" if dash(spot.system) else None
+        axis.plot([spot.x], [spot.y], "o", color=palette[spot.system][0], mfc=fill, ms=5)
+    for rule in panel.rules:
+        axis.axhline(rule.y, color=palette[rule.system][0], lw=1, ls=(0, (6, 3)))
     if panel.log_x:
         axis.set_xscale("log")
+    if panel.log_y:
+        axis.set_yscale("log")
     if panel.from_zero:
         axis.set_ylim(bottom=0)

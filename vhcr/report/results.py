@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vhcr import layout
 from vhcr.errors import DataError
 from vhcr.evaluation.statistics import Resampled
-from vhcr.report.systems import SYSTEM_LABELS, label, roles, system_order
+from vhcr.report.systems import SYSTEM_LABELS, kinds, label, roles, system_order
 
 Json = Mapping[str, Any]
 
@@ -170,7 +170,16 @@ class Results:
     @cached_property
     def roles(self) -> dict[str, str]:
         """System -> the paper's system that its recorded parameters make it, for those that are one."""
-        return roles({run.system: run.settings for run in reversed(self.runs)})
+        return roles(self._settings)
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """As ``roles``, but several systems may be the same one of the paper's, as in both readings."""
+        return kinds(self._settings)
+
+    @property
+    def _settings(self) -> dict[str, Json]:
+        return {run.system: run.settings for run in reversed(self.runs)}
 
     def in_roles(self) -> Results:
         """The same with each system under the paper's name of what it is.

@@ -71,20 +71,27 @@ def _fits(value: Any, wanted: Any) -> bool:
     return bool(value == wanted)
 
 
-def roles(systems: Mapping[str, Settings]) -> dict[str, str]:
-    """System name -> the paper's system that it is, each of those at most once.
+def kinds(systems: Mapping[str, Settings]) -> dict[str, str]:
+    """System name -> the paper's system that it is, in whichever reading, for those that are one.
 
     ``systems`` gives each name the ``system`` section that its runs recorded; where nothing was recorded the
     name speaks for itself. A setting that the paper does not know (a remedy against collapse) keeps a system
     from being the paper's unless it is at rest: zero, absent, or as in the systems of the paper's own names.
-    Of several candidates the one of that name comes first, then the reading ``paper``.
     """
     known = {name: core_role(settings) if settings else name for name, settings in systems.items()}
     trusted = [systems[name] for name, role in known.items() if role == name]
+    return {
+        name: role
+        for name, role in known.items()
+        if role in SYSTEM_LABELS and (role == name or _at_rest(systems[name], trusted))
+    }
+
+
+def roles(systems: Mapping[str, Settings]) -> dict[str, str]:
+    """As ``kinds``, but each of the paper's systems once: the reading ``paper`` first, then by that name."""
     found: dict[str, list[str]] = {}
-    for name, role in known.items():
-        if role in SYSTEM_LABELS and (role == name or _at_rest(systems[name], trusted)):
-            found.setdefault(str(role), []).append(name)
+    for name, role in kinds(systems).items():
+        found.setdefault(role, []).append(name)
     return {
         min(names, key=lambda name: (systems[name].get("reading") == "release", name != role, name)): role
         for role, names in found.items()

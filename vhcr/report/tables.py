@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ def tables(evidence: Evidence, paper: PaperFigures) -> list[Table]:
         _difference_table(evidence),
         _serban_table(evidence),
         _text_table(evidence),
+        _diversity_table(evidence),
         _diagnostics_table(evidence),
         _probe_table(evidence),
         _source_table(evidence),
@@ -193,7 +195,7 @@ def _simple(
 
 def _latent(title: str, key: str, *, paper: bool) -> Column:
     """As ``_simple``, but nothing for a system that has no latent variable."""
-    return Column(key, title, lambda run: run.value(key) if _is_bound(run) else None, paper=paper)
+    return Column(key, title, lambda run: run.value(key) if run.is_bound else None, paper=paper)
 
 
 def _at(title: str, *path: str, digits: int = 3, group: str = "", percent: bool = False) -> Column:
@@ -205,10 +207,6 @@ def _at(title: str, *path: str, digits: int = 3, group: str = "", percent: bool 
         group=group,
         percent=percent,
     )
-
-
-def _is_bound(run: Run) -> bool:
-    return not run.metrics.get("bound_is_exact", run.system == "hred")
 
 
 def _table(
@@ -237,12 +235,16 @@ def _table(
         for column in used:
             known = [value for run in runs if (value := column.value(run)) is not None]
             summary = mean_and_deviation(known)
-            figure = paper.value(system, column.key, table) if paper and column.paper else None
+            figure = (
+                paper.value(results.kinds.get(system, ""), column.key, table)
+                if paper and column.paper
+                else None
+            )
             cells.append(
                 Cell(
                     column.text(summary.mean if summary else None),
                     _deviation(column, summary),
-                    "≤ " if bounds and column.key in _BOUNDED and summary and _is_bound(runs[0]) else "",
+                    "≤ " if bounds and column.key in _BOUNDED and summary and runs[0].is_bound else "",
                     column.text(figure) if column.paper else None,
                     system in marked.get(column.key, ()),
                 )
@@ -273,13 +275,9 @@ _BEST = (
 )
 
 
-def _largest_bound(evidence: Evidence) -> str | None:
+def _largest_bound(evidence: Evidence) -> int | None:
     """The largest K that any run has an importance-weighted bound for."""
-    found = set()
-    for run in evidence.results.runs:
-        bounds = run.metrics.get("importance_weighted_nll_per_word")
-        found |= {str(k) for k in bounds if str(k).isdecimal()} if isinstance(bounds, dict) else set()
-    return max(found, key=int, default=None)
+    return max((k for run in evidence.results.runs for k in run.bounds), default=None)
 
 
 def _likelihood_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
@@ -306,17 +304,18 @@ def _likelihood_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
                 f"NLL, K = {largest}",
                 lambda run: _tightest(run, largest),
                 group=group,
+                leaders=True,
             ),
         ]
         caption += (
             f"The importance-weighted bound with K = {largest} samples is tighter, and the fairer comparison "
-            "with HRED's exact NLL. "
+            "with HRED's exact NLL; a plot shows how it converges. "
         )
     return _table(
         evidence,
         "table1",
         "Table 1: negative log-likelihood",
-        f"{caption}{_BEST} {paper.note(1)}".strip(),
+        f"{caption}{_other_words(evidence)}{_BEST} {paper.note(1)}".strip(),
         columns,
         paper=paper,
         table=1,
@@ -324,11 +323,22 @@ def _likelihood_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
     )
 
 
-def _tightest(run: Run, samples: str) -> float | None:
+def _other_words(evidence: Evidence) -> str:
+    """Which systems' nats are of other words than the rest's, if any."""
+    systems = evidence.results.systems
+    apart = [system for system in systems if not evidence.usual_words(system)]
+    if not apart:
+        return ""
+    return (
+        f"{', '.join(map(label, apart))}: nats of other words (the reading `release` scores no first "
+        f"utterance), "
+        "so not compared with the others. "
+    )
+
+
+def _tightest(run: Run, samples: int) -> float | None:
     """The bound with that many samples; of an exact NLL, the NLL."""
-    if run.metrics.get("bound_is_exact"):
-        return number(run.metrics, "importance_bound_subset_nll_per_word")
-    return number(run.metrics, "importance_weighted_nll_per_word", samples)
+    return run.bounds.get(samples) if run.is_bound else run.value("importance_weighted")
 
 
 def _kl_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
@@ -433,29 +443,48 @@ def _text_table(evidence: Evidence) -> Table | None:
 
 def _diagnostics_table(evidence: Evidence) -> Table | None:
     columns = [
-        _at("z_utt", "diagnostics", "active_units_utt", digits=0, group="Active units"),
         _at("z_conv", "diagnostics", "active_units_conv", digits=0, group="Active units"),
+        _at("z_utt", "diagnostics", "active_units_utt", digits=0, group="Active units"),
         _at("E[var] / Var(µ)", "diagnostics", "prior_variance_ratio", group="Prior of z_utt"),
-        Column("mutual_information_conv", "I(x; z_conv), nats", _mutual_information, digits=2),
     ]
+    for level in ("conv", "utt"):
+        group = f"I(x; z_{level}), nats"
+        path = ("diagnostics", f"mutual_information_{level}")
+        columns += [
+            Column(f"mutual_information_{level}", "estimate", _mutual_information(level), 2, group),
+            _at("std. error", *path, "standard_error", digits=2, group=group),
+            Column(f"most_{level}", "at most", _most_information(level), 2, group),
+        ]
     return _table(
         evidence,
         "diagnostics",
         "Is the latent variable used?",
-        "Active units: dimensions whose posterior mean varies over the test split. The prior's variance "
-        "ratio falls to 0 where priors shrink to separate points (Fig. 2).",
+        "Active units: dimensions whose posterior mean varies over the test split by more than 0.01. The "
+        "prior's variance ratio falls to 0 where priors shrink to separate points (Fig. 2); where they are "
+        "all alike it is large without limit. Mutual information of an utterance, or a conversation, and "
+        "its z by the aggregated posterior (Hoffman and Johnson, 2016), biased low: it cannot exceed the "
+        "log of the number of posteriors.",
         columns,
     )
 
 
-def _mutual_information(run: Run) -> float | None:
+def _mutual_information(level: str) -> Callable[[Run], float | None]:
     """Older results hold the estimate alone, newer ones its standard error too."""
-    path = ("diagnostics", "mutual_information_conv")
-    return (
-        number(run.metrics, *path)
-        if number(run.metrics, *path) is not None
-        else number(run.metrics, *path, "estimate")
-    )
+    path = ("diagnostics", f"mutual_information_{level}")
+
+    def value(run: Run) -> float | None:
+        alone = number(run.metrics, *path)
+        return number(run.metrics, *path, "estimate") if alone is None else alone
+
+    return value
+
+
+def _most_information(level: str) -> Callable[[Run], float | None]:
+    def value(run: Run) -> float | None:
+        count = number(run.metrics, "diagnostics", f"mutual_information_{level}", "num_posteriors")
+        return math.log(count) if count else None
+
+    return value
 
 
 def _source_table(evidence: Evidence) -> Table | None:
@@ -468,19 +497,54 @@ def _source_table(evidence: Evidence) -> Table | None:
 
         return value
 
-    columns = [
-        _at("its posterior", *path, "posterior", group="Reconstruction error with z from"),
-        _at("the prior", *path, "prior", group="Reconstruction error with z from"),
-        _at("another's posterior", *path, "shuffled", group="Reconstruction error with z from"),
-        Column("gain_prior", "over the prior", gain("prior"), group="What z tells the decoder"),
-        Column("gain_shuffled", "over another's", gain("shuffled"), group="What z tells the decoder"),
-    ]
+    def share(source: str) -> Callable[[Run], float | None]:
+        def value(run: Run) -> float | None:
+            gained, other = gain(source)(run), number(run.metrics, *path, source)
+            return gained / other if gained is not None and other else None
+
+        return value
+
+    columns = [_at("its posterior", *path, "posterior", group="Reconstruction error")]
+    for source, title in (("prior", "the prior"), ("shuffled", "another's posterior")):
+        group = f"Gain over z from {title}"
+        columns += [
+            Column(f"gain_{source}", "both levels", gain(source), group=group),
+            Column(f"gain_{source}_conv", "z_conv alone", gain(f"{source}_conv"), group=group),
+            Column(f"gain_{source}_utt", "z_utt alone", gain(f"{source}_utt"), group=group),
+            Column(f"share_{source}", "of the error", share(source), group=group, percent=True),
+        ]
     return _table(
         evidence,
         "sources",
         "What the decoder learns from z",
-        "Nats per word. Where z of another conversation, or drawn from the prior, does as well as the "
-        "posterior's, the decoder ignores z.",
+        "Nats per word. How much the reconstruction error rises when z is drawn from the prior, or taken "
+        "from the posterior of another conversation, and that as a share of the error then. Where it does "
+        "not rise, the decoder ignores z. One level alone is replaced where it says so.",
+        columns,
+    )
+
+
+def _diversity_table(evidence: Evidence) -> Table | None:
+    ways: dict[str, None] = {}
+    for run in evidence.results.runs:
+        found = run.metrics.get("diversity")
+        entries = found.items() if isinstance(found, Mapping) else ()
+        ways.update(dict.fromkeys(name for name, entry in entries if isinstance(entry, Mapping)))
+    columns = []
+    for way in ways:
+        group = "every word sampled" if way == "sample" else f"{way} decoding"
+        columns += [
+            _at("Embedding diversity", "diversity", way, "embedding_diversity", group=group),
+            _at("Different", "diversity", way, "distinct_responses", group=group, percent=True),
+            _at("Distinct-1", "diversity", way, "distinct_1", digits=4, group=group),
+            _at("Distinct-2", "diversity", way, "distinct_2", digits=4, group=group),
+        ]
+    return _table(
+        evidence,
+        "diversity",
+        "How much several responses to one context differ",
+        "1 − mean cosine between two responses to the same context; share of responses that are different "
+        "ones. By greedy or beam decoding, all that differs comes from the latents.",
         columns,
     )
 
@@ -521,27 +585,34 @@ def _difference_table(evidence: Evidence) -> Table | None:
     systems = evidence.results.systems
     if len(systems) < 2:
         return None
-    subject = "vhcr-ud" if "vhcr-ud" in systems else systems[-1]
-    keys = ["nll_per_word", "kl_per_word", *(f"{m}_{n}turn" for n in (1, 3) for m in EMBEDDING_METRICS)]
+    roles = {role: system for system, role in evidence.results.roles.items()}
+    subject = roles.get("vhcr-ud", systems[-1])
+    keys = [
+        "nll_per_word",
+        "importance_weighted",
+        "kl_per_word",
+        *(f"{m}_{n}turn" for n in (1, 3) for m in EMBEDDING_METRICS),
+    ]
     titles = [
         "NLL",
+        "NLL, tightest",
         "KL",
         *(f"{m.capitalize()}, {n}" for n in ("1 turn", "3 turns") for m in EMBEDDING_METRICS),
     ]
-    rows = []
-    for other in systems:
-        if other == subject:
-            continue
-        found = [evidence.difference(subject, other, key) for key in keys]
-        cells = [
-            Cell(signed(each) if each else NOTHING, best=bool(each and each.excludes_zero)) for each in found
-        ]
-        rows.append(Row(other, f"vs {label(other)}", cells, []))
-    if all(cell.text == NOTHING for row in rows for cell in row.cells):
+    others = [system for system in systems if system != subject]
+    found = {key: [evidence.difference(subject, other, key) for other in others] for key in keys}
+    used = [key for key in keys if any(found[key])]
+    if not used:
         return None
+    rows = []
+    for place, other in enumerate(others):
+        each = [found[key][place] for key in used]
+        cells = [Cell(signed(one) if one else NOTHING, best=bool(one and one.excludes_zero)) for one in each]
+        rows.append(Row(other, f"vs {label(other)}", cells, []))
     columns = [
-        Column(key, title, lambda _: None, group="Nats per word" if i < 2 else "Similarity")
-        for i, (key, title) in enumerate(zip(keys, titles, strict=True))
+        Column(key, title, lambda _: None, group="Similarity" if key.endswith("turn") else "Nats per word")
+        for key, title in zip(keys, titles, strict=True)
+        if key in used
     ]
     return Table(
         "differences",
