@@ -13,6 +13,18 @@ DATA = Path("data")
 WORK = Path(".work")  # in progress, never an output: DVC deletes a stage's outputs before it runs
 
 
+def project_root() -> Path:
+    """The project: the working directory, or the place that DVC copied it from for an experiment.
+
+    Experiments of a queue and those with ``--temp`` run in a copy under .dvc/tmp/exps, which DVC deletes.
+    """
+    here = Path.cwd()
+    for i, parts in enumerate(zip(here.parts, here.parts[1:], here.parts[2:], strict=False)):
+        if parts == (".dvc", "tmp", "exps"):
+            return Path(*here.parts[:i])
+    return here
+
+
 def raw(corpus: str) -> Path:
     """The unpacked raw corpus."""
     return DATA / "raw" / corpus

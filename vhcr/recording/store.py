@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vhcr.errors import VhcrError
-from vhcr.layout import WORK
+from vhcr.layout import WORK, project_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,8 +33,8 @@ def available() -> bool:
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or mlflow.db in the project root (which is the working directory)."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(DATABASE).resolve()}"
+    """MLFLOW_TRACKING_URI, or mlflow.db in the project root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / DATABASE}"
 
 
 def experiment_name(corpus: str) -> str:
@@ -152,7 +152,7 @@ def experiment_id(connected: MlflowClient, name: str) -> str:
     found = connected.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(connected.create_experiment(name))
+            return str(connected.create_experiment(name, artifact_location=_artifacts(name)))
         except MlflowException as error:
             found = connected.get_experiment_by_name(name)
             if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
@@ -160,6 +160,17 @@ def experiment_id(connected: MlflowClient, name: str) -> str:
     if found.lifecycle_stage != LifecycleStage.ACTIVE:
         connected.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def _artifacts(name: str) -> str | None:
+    """Where a new experiment keeps its files, or None: the store decides.
+
+    A store that is a file takes a folder under the working directory. Where that is a copy of the project,
+    which DVC will delete, a folder of the project is taken.
+    """
+    root = project_root()
+    copied = root != Path.cwd() and _sqlite_path(tracking_uri()) is not None
+    return str(root / "mlruns" / name) if copied else None
 
 
 def pages_url() -> str:

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from vhcr import layout
 from vhcr.errors import VhcrError
 from vhcr.params import Params
 from vhcr.tether import end_with_parent
+
+
+def share_work() -> None:
+    """In a copy that DVC made for an experiment, work in progress lies in the project all the same.
+
+    DVC deletes the copy however the experiment ends; who starts it again still wants its checkpoints.
+    """
+    root = layout.project_root()
+    if root != Path.cwd() and not layout.WORK.exists():
+        (root / layout.WORK).mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # another stage of the same experiment was faster
+            layout.WORK.symlink_to(root / layout.WORK, target_is_directory=True)
 
 
 def stage_main(run: Callable[..., None], argv: list[str] | None = None) -> None:
@@ -31,6 +46,7 @@ def stage_main(run: Callable[..., None], argv: list[str] | None = None) -> None:
         parser.add_argument("--seed", required=True, type=int, help="seed of this run")
     arguments: dict[str, Any] = vars(parser.parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    share_work()
     if "DVC_STAGE" in os.environ:
         # DVC that is killed cannot stop its stage, which would go on by itself and keep a core. As it is, a
         # training leaves a checkpoint, and everything else ends.
