@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from vhcr import layout
 from vhcr.params import CORPUS_SECTIONS, Params
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+GRAPH: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+STAGES: dict[str, dict[str, Any]] = GRAPH["stages"]
 OF_A_CORPUS = {"corpus": ("active.corpora", "toy")}
 OF_A_RUN = OF_A_CORPUS | {"system": ("active.systems", "vhcr-ud"), "seed": ("active.seeds", 3)}
 
@@ -180,3 +182,49 @@ def test_the_flow_sees_the_stages_of_dvc_yaml() -> None:
                 assert f"validate@{corpus}" in needs[f"train@{run}"]
                 assert f"embeddings@{corpus}" not in needs[f"train@{run}"]
     assert len(needs) == len(active.corpora) * (5 + 2 * len(active.systems) * len(active.seeds))
+
+
+def test_dvc_compares_a_few_numbers_and_every_curve() -> None:
+    """All of metrics.json would be two hundred columns of `dvc exp show`."""
+    compared = {stage: paths(stage, "metrics") for stage in STAGES}
+    assert {stage for stage, found in compared.items() if found} == {"train", "evaluate"}
+    for stage in ("train", "evaluate"):
+        assert compared[stage] == [(FOLDERS[stage] / "summary.json").as_posix()]
+    for plot in GRAPH["plots"]:
+        ((name, drawn),) = plot.items()
+        assert list(drawn["y"]) == ["reports/${active.corpora[0]}/curves.csv"], name
+        assert (drawn["x"], drawn["template"]) == ("step", "curves"), name
+
+
+def test_artifacts_are_runs_of_this_project() -> None:
+    params = Params.load(ROOT / "params.yaml")
+    for name, artifact in GRAPH["artifacts"].items():
+        corpus, system, seed = Path(artifact["path"]).parts[-3:]
+        assert artifact["path"] == layout.trained(corpus, system, int(seed)).as_posix()
+        assert name == f"{corpus}-{system}"
+        params.corpus(corpus)
+        params.system(system)
+
+
+@pytest.mark.parametrize(
+    ("change", "before", "after"),
+    [
+        ("++corpora.toy.training.num_epochs=3", ["      num_epochs: 10"], ["      num_epochs: 3"]),
+        ("defaults.model.z_conv_size=7", ["    z_conv_size: 100"], ["    z_conv_size: 7"]),
+        ("active.seeds=[0,1]", [], ["  - 1"]),
+    ],
+)
+def test_an_experiment_changes_one_line_of_params_yaml(
+    change: str, before: list[str], after: list[str], tmp_path: Path
+) -> None:
+    """DVC writes the whole file anew; written in another style, or with a comment where DVC loses it, the
+    change would hide among a hundred others.
+    """
+    from dvc.utils.hydra import apply_overrides
+
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    apply_overrides(str(tmp_path / "params.yaml"), [change])
+    lines = difflib.ndiff(text.splitlines(), (tmp_path / "params.yaml").read_text().splitlines())
+    changed = [line for line in lines if line[0] in "-+"]
+    assert changed == [f"- {line}" for line in before] + [f"+ {line}" for line in after]
