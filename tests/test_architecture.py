@@ -34,6 +34,8 @@ MAY_IMPORT = {
     "diagnostics": EVERYWHERE | {"batch", "models", "evaluation"},
     "training": FILES | {"batch", "models", "evaluation", "diagnostics", "tokenisation"},
     "recording": FILES | {"provenance", "training", "evaluation"},  # of evaluation the mean over seeds
+    "serving": FILES | {"batch", "generation", "models", "tokenisation", "training"},
+    "registry": FILES | {"evaluation", "recording", "report", "serving", "tokenisation"},
     "report": FILES | {"generation", "evaluation"},  # of evaluation the intervals, which are arithmetic
     "summary": FILES | {"report"},
 }

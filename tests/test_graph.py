@@ -96,6 +96,7 @@ FREE = (
     "vhcr/conversation.py",
     "vhcr/params.py",  # the parameters themselves are listed
     "vhcr/recording",
+    "vhcr/registry",  # where results are sent, like recording
     "vhcr/provenance.py",
     "vhcr/stages/common.py",
     "vhcr/tokenisation/vocabulary.py",  # reads back a table of words; the table is listed

@@ -294,6 +294,28 @@ def import_run(
     typer.echo(send(folder, evaluated))
 
 
+@app.command()
+def register(
+    run: Run,
+    evaluated: Annotated[
+        Path | None, typer.Option(help="Its evaluation, where that does not lie beside it.")
+    ] = None,
+    champion: Annotated[
+        bool, typer.Option("--champion", help="Make it the champion, whatever the comparison says.")
+    ] = False,
+) -> None:
+    """Make an evaluated run a version of vhcr-<corpus> in MLflow's registry, once.
+
+    It becomes the champion where its bound is significantly lower than that of the present one.
+    """
+    from vhcr.registry import register as enter
+    from vhcr.stages.resolve import evaluation_of, fetched_run_id, resolve_run
+
+    folder = resolve_run(run)
+    place = evaluated or evaluation_of(folder)
+    typer.echo(enter(folder, place, run_id=fetched_run_id(folder), make_champion=champion))
+
+
 HELP = """\
 /new              begin another conversation
 /resample         another reply in place of the last: z_conv, z_utt and words drawn afresh

@@ -245,6 +245,19 @@ def load(
     )
 
 
+def load_one(
+    corpus: str, system: str, seed: int, *, num_samples: int = 20, readable: Callable[[str], str] = str
+) -> Results:
+    """One evaluated run alone, as ``load`` reads it among others.
+
+    Raises:
+        DataError: a file that is there is damaged.
+    """
+    shown = _shown_conversations([layout.evaluated(corpus, system, seed)], num_samples)
+    run = _load_run(corpus, system, seed, shown, readable)
+    return Results(title=run.name, corpus=corpus, runs=(run,))
+
+
 def read_curves(path: Path) -> dict[str, list[Any]]:
     """curves.csv by column: step and epoch, split, and numbers (None where a cell is empty)."""
     with path.open(newline="", encoding="utf-8") as stream:
@@ -314,10 +327,7 @@ def _load_run(
         training=layout.read_run(trained) if (trained / "run.json").exists() else {},
         provenance=_optional_json(evaluated / "provenance.json"),
         curves=read_curves(curves) if curves.exists() else {},
-        sums={
-            **_likelihood_sums(evaluated / "conversations.parquet"),
-            **_response_sums(evaluated / "responses.parquet"),
-        },
+        sums=read_sums(evaluated),
         responses=_responses(evaluated / "responses.parquet", shown, readable),
     )
 
@@ -336,6 +346,18 @@ def _read_parquet(path: Path, wanted: Iterable[str], ids: Sequence[str] | None =
         return pyarrow.parquet.read_table(path, columns=columns, filters=filters)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def read_sums(evaluated: Path) -> dict[str, Sums]:
+    """By table key, what each test conversation adds to a number of the evaluation in this folder.
+
+    Raises:
+        DataError: a file that is there is damaged.
+    """
+    return {
+        **_likelihood_sums(evaluated / "conversations.parquet"),
+        **_response_sums(evaluated / "responses.parquet"),
+    }
 
 
 def _likelihood_sums(path: Path) -> dict[str, Sums]:

@@ -33,7 +33,8 @@ from vhcr.generation.respond import Continuation, Responder
 from vhcr.models import Noise
 from vhcr.params import EvaluationParams, GenerationParams, Params
 from vhcr.provenance import code_version, machine, versions
-from vhcr.recording import MlflowRun, experiment_name
+from vhcr.recording import or_later
+from vhcr.registry import register, send_shown
 from vhcr.stages.common import stage_main
 from vhcr.training.run import TrainedRun, choose_device
 
@@ -107,14 +108,10 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
             "protocol": protocol(evaluation, generation),
         },
     )
-    if mlflow_run_id is not None and recording.available():
-        with MlflowRun.start(
-            experiment_name(corpus), f"{system}-{seed}", {}, {}, run_id=mlflow_run_id
-        ) as tracked:
-            tracked.log_metrics(
-                {f"test/{name}": value for name, value in _numbers(metrics)}, step=trained.info["best_step"]
-            )
-            tracked.log_artifacts([out / name for name in WRITTEN], "evaluation")
+    if recording.available():
+        with or_later(f"vhcr register {trained.folder}"):
+            registered = register(trained.folder, out)
+            send_shown(registered.run_id, corpus, system, seed)
     per_word = (metrics["nll_per_word"], metrics["kl_per_word"])
     log.info("%s %s %d: nll %.4f, kl %.4f nats per word", corpus, system, seed, *per_word)
 
@@ -448,17 +445,6 @@ def _write_table(path: Path, columns: Mapping[str, Sequence[Any]], schema: pa.Sc
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _numbers(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    """Every number of a nested mapping under its path."""
-    result: list[tuple[str, float]] = []
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            result.extend(_numbers(value, f"{prefix}{name}/"))
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            result.append((f"{prefix}{name}", float(value)))
-    return result
 
 
 def main() -> None:

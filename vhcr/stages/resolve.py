@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vhcr.errors import CheckpointError, DataError
 from vhcr.layout import DATA, WORK, read_run
+from vhcr.recording.files import EVALUATION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 MODEL = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 NEEDED = ("run.json", "vocabulary.txt", "best.safetensors")
+WELCOME = ("provenance.json", EVALUATION)  # fetched where they are kept
 
 
 def trained_runs() -> dict[str, Path]:
@@ -54,6 +56,28 @@ def resolve_run(reference: str) -> Path:
         f"{reference}: no such trained run; give a folder, an MLflow run id, models:/<name>@<alias>, "
         f"or one of: {known}"
     )
+
+
+def fetched_run_id(folder: Path) -> str | None:
+    """The MLflow run that was fetched to ``folder``; None where the folder is a run's own."""
+    return folder.name if folder.parent == WORK / "fetched" else None
+
+
+def evaluation_of(folder: Path) -> Path:
+    """Where the evaluation of a trained run lies: beside it in the project, or fetched with it.
+
+    Raises:
+        DataError: it was not evaluated, or the folder is of neither kind.
+    """
+    fetched = folder / EVALUATION
+    beside = folder.resolve()
+    if len(beside.parts) > 4 and beside.parts[-4] == "trained":
+        found = beside.parents[3].joinpath("evaluated", *beside.parts[-3:])
+        beside = found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
+    for place in (fetched, beside):
+        if (place / "metrics.json").is_file() and (place / "conversations.parquet").is_file():
+            return place
+    raise DataError(f"{folder}: no evaluation of this run lies in {beside} (dvc repro makes it)")
 
 
 def _recorded_here(run_id: str, runs: dict[str, Path]) -> Path | None:
@@ -106,7 +130,7 @@ def _fetched(run_id: str) -> Path:
             missing = [name for name in NEEDED if name not in kept]
             if missing:
                 raise CheckpointError(f"MLflow run {run_id} keeps no {', '.join(missing)}: nothing to load")
-            for name in NEEDED:
+            for name in (*NEEDED, *(name for name in WELCOME if name in kept)):
                 client.download_artifacts(run_id, name, str(temporary))
         except (MlflowException, OSError) as error:
             raise CheckpointError(

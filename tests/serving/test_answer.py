@@ -1,0 +1,129 @@
+"""What a served model says, and what it refuses to be asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.generation.runs import trained_run
+from vhcr.cli import DEFAULTS
+from vhcr.errors import ParameterError
+from vhcr.generation.respond import Responder
+from vhcr.generation.text import hear, tell
+from vhcr.models import Noise
+from vhcr.params import GenerationParams
+from vhcr.serving import answer
+from vhcr.serving.answer import Answerer
+from vhcr.training.run import TrainedRun
+
+GENERATION = GenerationParams(**DEFAULTS)
+
+
+@pytest.fixture(scope="module")
+def answerer(tmp_path_factory: pytest.TempPathFactory) -> Answerer:
+    return make(tmp_path_factory.mktemp("run"))
+
+
+def make(folder: Path, name: str = "vhcr-ud", reading: str = "paper") -> Answerer:
+    return Answerer.of(TrainedRun.load(trained_run(folder, name, reading)), GENERATION)
+
+
+def test_an_answer_is_what_the_model_generates(answerer: Answerer) -> None:
+    """The same text as the command line gives, which goes through ``Responder.respond``."""
+    asked = {"strategy": "sample", "temperature": 0.8, "seed": 5, "num_turns": 3, "num_samples": 2}
+    found = answerer.answer([["hello how are you ?", "fine , thanks"]], asked)[0]
+    params = GENERATION.model_copy(update={"strategy": "sample", "temperature": 0.8})
+    context = [hear(text, answerer.run.vocabulary, 30) for text in ("hello how are you ?", "fine , thanks")]
+    made = Responder(answerer.run.model, params, Noise(5)).respond([context], 3, samples=2)
+    assert found.turns == [[tell(ids, answerer.run.vocabulary) for ids in turns] for turns in made.token_ids]
+    assert found.response == found.turns[0][0]
+    assert made.log_probs is not None
+    assert found.log_probs == made.log_probs.tolist()
+    assert found.turns[0] != found.turns[1]
+
+
+def test_an_answer_does_not_depend_on_its_place_or_company(answerer: Answerer) -> None:
+    """Keyed by its place in the request, the same question would be answered otherwise in a batch."""
+    asked = {"strategy": "sample", "num_turns": 2}
+    contexts = [["fine"], ["hello how are you ?"], ["the printer is broken .", "again !"], ["fine"]]
+    together = answerer.answer(contexts, asked)
+    for context, found in zip(contexts, together, strict=True):
+        assert answerer.answer([context], asked)[0].turns == found.turns
+    assert answerer.answer(contexts, {**asked, "seed": 1}) != together
+
+
+def test_an_empty_context_begins_a_conversation(answerer: Answerer, tmp_path: Path) -> None:
+    assert answerer.answer([[]], {})[0].response
+    with pytest.raises(ParameterError, match="cannot begin a conversation"):
+        make(tmp_path, reading="release").answer([[]], {})
+
+
+def test_z_conv_can_be_asked_for_and_handed_back(answerer: Answerer) -> None:
+    first = answerer.answer([["hello"]], {"return_z_conv": True, "num_turns": 2})[0]
+    assert first.z_conv is not None
+    given = answerer.answer([["hello"]], {"z_conv": first.z_conv[0], "num_turns": 2, "return_z_conv": True})[
+        0
+    ]
+    assert given == first
+    other = answerer.answer([["hello"]], {"z_conv": [-9.0 * z for z in first.z_conv[0]], "num_turns": 2})[0]
+    assert other.log_probs != first.log_probs
+    assert other.z_conv is None, "only where it is asked for"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"strategy": "smaple"}, "strategy = 'smaple': input should be 'greedy'"),
+        ({"temprature": 1.0}, "temprature: unknown parameter; known are beam_size"),
+        ({"strategy": "sample", "temperature": 0.0}, "temperature = 0.0: input should be greater than 0"),
+        ({"strategy": "sample", "top_p": 1.5}, "top_p = 1.5"),
+        ({"temperature": 0.5}, "temperature = 0.5 means nothing to strategy 'greedy'"),
+        ({"strategy": "sample", "beam_size": 3}, "beam_size = 3 means nothing to strategy 'sample'"),
+        ({"num_turns": 0}, "num_turns = 0"),
+        ({"num_samples": 10_000}, "num_samples = 10000"),
+        ({"num_turns": 100, "num_samples": 100}, "10000 utterances; at most 2000"),
+        ({"seed": -1}, "seed = -1"),
+        ({"latent_scale": float("inf")}, "latent_scale = inf"),
+        ({"z_conv_from": "nowhere"}, "z_conv_from = 'nowhere'"),
+        ({"z_conv": [1.0]}, "z_conv has 1 numbers; this model needs 3"),
+        ({"z_conv": [float("nan")] * 3}, "not finite"),
+    ],
+)
+def test_a_refusal_names_the_parameter_and_the_value(
+    answerer: Answerer, asked: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ParameterError) as caught:
+        answerer.answer([["hello"]], asked)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("contexts", "said"),
+    [
+        (["hello"], "context 0: 'hello' is no list of utterances"),
+        ([["hello"], ["fine", ""]], "context 1, turn 1: there is no word in ''"),
+        ([["hello", 3]], "context 0, turn 1: 3 is no text"),
+        ([["hello"]] * 257, "257 contexts in one request"),
+        ([["hello"] * 1001], "context 0 has 1001 turns"),
+    ],
+)
+def test_a_refusal_names_the_context(answerer: Answerer, contexts: list[Any], said: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        answerer.answer(contexts, {})
+    assert said in str(caught.value)
+
+
+def test_a_model_without_z_conv_says_so(tmp_path: Path) -> None:
+    silent = make(tmp_path, "hred")
+    assert silent.answer([["hello"]], {"return_z_conv": True})[0].z_conv is None
+    with pytest.raises(ParameterError, match="'hred' has no z_conv"):
+        silent.answer([["hello"]], {"z_conv": [1.0]})
+
+
+def test_the_limits_are_of_one_request(answerer: Answerer) -> None:
+    most = answer.MAX_ANSWERS // 100
+    assert (
+        len(answerer.answer([["hello"]] * 2, {"num_samples": most // 2, "num_turns": 1, "max_words": 2})) == 2
+    )

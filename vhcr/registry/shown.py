@@ -1,0 +1,54 @@
+"""What one wants to see of a run in MLflow without opening the report: its plots, and what it says."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from vhcr import layout
+from vhcr.recording import client, plainly
+from vhcr.report.evidence import Evidence
+from vhcr.report.paper import PaperFigures
+from vhcr.report.plots import figures, write_images
+from vhcr.report.results import Results, load_one
+
+NUM_SAMPLES = 20
+FIGURES = ("kl", "loss", "dimensions")  # those that are about one run; the report has the others
+
+
+def send_shown(run_id: str, corpus: str, system: str, seed: int) -> None:
+    """Plots (PNG) and sample conversations (text) of an evaluated run, as artifacts of its MLflow run.
+
+    Raises:
+        DataError: a file of the run is damaged.
+        RecordingError: MLflow cannot be reached, or refused.
+    """
+    from vhcr.tokenisation.tokeniser import detokenise
+
+    results = load_one(
+        corpus, system, seed, num_samples=NUM_SAMPLES, readable=lambda text: detokenise(text.split())
+    )
+    evidence = Evidence(results, num_samples=1, seed=0)  # none of the figures has an interval
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        layout.write_text(folder / "samples.txt", samples(results))
+        for figure in figures(evidence, PaperFigures(None)):
+            if figure.id in FIGURES:
+                _, svg = write_images(figure, folder / "plots")
+                svg.unlink()
+        with plainly():
+            client().log_artifacts(run_id, temporary)
+
+
+def samples(results: Results) -> str:
+    """Contexts with what the model says after them, and what was really said."""
+    parts = []
+    for (length, _), shown in results.runs[0].responses.items():
+        lines = [
+            f"({length} turns)" if length > 1 else "(1 turn)",
+            *(f"      {text}" for text in shown.context),
+        ]
+        for said, reference in zip(shown.responses, shown.references, strict=True):
+            lines += [f"  >   {said}", f"        really: {reference}"]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"

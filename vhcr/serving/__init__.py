@@ -1,0 +1,1 @@
+"""A trained run that answers: requests checked, conversations back; as an MLflow model."""

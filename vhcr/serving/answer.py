@@ -1,0 +1,167 @@
+"""Requests -> conversations. What is asked is checked first; a refusal says what is wrong with what value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import pydantic
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vhcr.batch import Ints, pack
+from vhcr.errors import ParameterError
+from vhcr.generation.respond import Continuation, Responder
+from vhcr.generation.text import hear, tell
+from vhcr.models import Noise
+from vhcr.params import GenerationParams
+from vhcr.training.run import TrainedRun
+
+MAX_CONTEXTS = 256  # of one request
+MAX_TURNS = 100
+MAX_CONTEXT_TURNS = 1000
+MAX_SAMPLES = 100
+MAX_WORDS = 1000
+MAX_BEAM = 100
+MAX_ANSWERS = 2000  # contexts x samples x turns of one request
+OF_ONE_STRATEGY = {"temperature": "sample", "top_k": "sample", "top_p": "sample", "beam_size": "beam",
+                   "length_penalty": "beam"}  # fmt: skip
+
+
+class AnswerParams(GenerationParams):
+    """How to answer: decoding, latents, and how much of it. The limits keep one request from taking all."""
+
+    max_words: Annotated[int, Field(ge=2, le=MAX_WORDS)]
+    beam_size: Annotated[int, Field(ge=1, le=MAX_BEAM)]
+    num_turns: Annotated[int, Field(ge=1, le=MAX_TURNS)] = 1
+    num_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    latent_scale: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 1.0
+    z_conv: tuple[float, ...] = ()
+    return_z_conv: bool = False
+
+
+class Answer(pydantic.BaseModel):
+    """What a model says after one context; ``turns`` and ``log_probs`` are [samples][turns]."""
+
+    response: str  # the first turn of the first sample
+    turns: list[list[str]]
+    log_probs: list[list[float]]  # log p of each utterance, in nats, EOS counted
+    z_conv: list[list[float]] | None = None  # [samples][latent], where it was asked for
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A trained run with the settings it answers by where a request does not say."""
+
+    run: TrainedRun
+    defaults: AnswerParams
+
+    @classmethod
+    def of(cls, run: TrainedRun, generation: GenerationParams) -> Answerer:
+        """With the decoding ``generation`` where a request names none."""
+        return cls(run, AnswerParams(**generation.model_dump()))
+
+    def params(self, values: Mapping[str, Any]) -> AnswerParams:
+        """The defaults with ``values`` laid over them.
+
+        Raises:
+            ParameterError: an unknown name, a value out of its bounds, or one that the strategy does not use.
+        """
+        try:
+            params = AnswerParams(**{**self.defaults.model_dump(), **values})
+        except pydantic.ValidationError as error:
+            raise ParameterError("; ".join(_plain(one) for one in error.errors())) from None
+        for name, strategy in OF_ONE_STRATEGY.items():
+            changed = getattr(params, name) != getattr(self.defaults, name)
+            if changed and params.strategy != strategy:
+                raise ParameterError(
+                    f"{name} = {getattr(params, name)!r} means nothing to strategy {params.strategy!r}: "
+                    f"it is of {strategy!r}"
+                )
+        size = self.run.model.z_conv_size
+        if params.z_conv and size == 0:
+            raise ParameterError(
+                f"z_conv: {self.run.params.system.architecture!r} has no z_conv, so none can be given to it"
+            )
+        if params.z_conv and len(params.z_conv) != size:
+            raise ParameterError(f"z_conv has {len(params.z_conv)} numbers; this model needs {size}")
+        if not all(map(math.isfinite, params.z_conv)):
+            raise ParameterError("z_conv has a number that is not finite")
+        return params
+
+    def answer(self, contexts: Sequence[Any], values: Mapping[str, Any]) -> list[Answer]:
+        """An answer to each context, a list of utterances; an empty list begins a conversation.
+
+        An answer depends on its own context, the parameters and the seed, not on its place in a request or
+        on what else was asked.
+
+        Raises:
+            ParameterError: as ``params``; or a context is no list of utterances with words in them, or the
+                request is too large, or the model cannot begin a conversation.
+        """
+        params = self.params(values)
+        if len(contexts) > MAX_CONTEXTS:
+            raise ParameterError(f"{len(contexts)} contexts in one request; at most {MAX_CONTEXTS} are taken")
+        size = len(contexts) * params.num_samples * params.num_turns
+        if size > MAX_ANSWERS:
+            raise ParameterError(
+                f"{len(contexts)} contexts x {params.num_samples} samples x {params.num_turns} turns are "
+                f"{size} utterances; at most {MAX_ANSWERS} are made for one request"
+            )
+        heard = [self._heard(context, place) for place, context in enumerate(contexts)]
+        generation = GenerationParams(**params.model_dump(include=set(GenerationParams.model_fields)))
+        speaker = Responder(self.run.model, generation, Noise(params.seed), params.latent_scale)
+        return [self._said(_converse(speaker, context, params), params) for context in heard]
+
+    def _heard(self, context: Any, place: int) -> list[Ints]:
+        if isinstance(context, str) or not isinstance(context, Sequence):
+            raise ParameterError(
+                f'context {place}: {context!r} is no list of utterances; write ["hello", "hi there"]'
+            )
+        if len(context) > MAX_CONTEXT_TURNS:
+            raise ParameterError(
+                f"context {place} has {len(context)} turns; at most {MAX_CONTEXT_TURNS} are taken"
+            )
+        spoken = []
+        for turn, text in enumerate(context):
+            if not isinstance(text, str):
+                raise ParameterError(f"context {place}, turn {turn}: {text!r} is no text")
+            try:
+                spoken.append(hear(text, self.run.vocabulary, self.defaults.max_words))
+            except ParameterError as error:
+                raise ParameterError(f"context {place}, turn {turn}: {error}") from None
+        return spoken
+
+    def _said(self, made: Continuation, params: AnswerParams) -> Answer:
+        turns = [[tell(ids, self.run.vocabulary) for ids in said] for said in made.token_ids]
+        assert made.log_probs is not None  # a Responder computes them unless told otherwise
+        z_conv = made.z_conv.tolist() if params.return_z_conv and made.z_conv is not None else None
+        return Answer(response=turns[0][0], turns=turns, log_probs=made.log_probs.tolist(), z_conv=z_conv)
+
+
+def _converse(speaker: Responder, context: list[Ints], params: AnswerParams) -> Continuation:
+    """All samples after one context. Its draws are keyed by the sample alone: every context is number 0."""
+    z_conv: Tensor | None = None
+    if params.z_conv:
+        z_conv = torch.tensor(
+            [params.z_conv] * params.num_samples, dtype=speaker.dtype, device=speaker.device
+        )
+    if context:
+        heard = speaker.listen(pack([context], [0], params.num_samples), z_conv)
+    else:
+        samples = torch.arange(params.num_samples)
+        heard = speaker.begin(torch.zeros_like(samples), samples, z_conv)
+    return speaker.go_on(heard, params.num_turns)
+
+
+def _plain(error: Any) -> str:
+    """One complaint of pydantic in one line: the name, what is wrong, and the value."""
+    name = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"{name}: unknown parameter; known are {', '.join(sorted(AnswerParams.model_fields))}"
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    return f"{name} = {error['input']!r}: {message}"

@@ -1,0 +1,83 @@
+"""The MLflow model, from code: this file is copied into every registered version and run to load it.
+
+Beside it lie the run (safetensors, JSON and text; nothing is unpickled) and the code it was made with.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+
+from vhcr.errors import VhcrError
+from vhcr.layout import read_json
+from vhcr.params import GenerationParams, parse
+from vhcr.serving.answer import Answerer, AnswerParams
+from vhcr.training.run import TrainedRun
+
+RUN = "run"  # the artifact that holds the run
+GENERATION = "generation.json"
+
+
+class ConversationModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow has no types
+    """Answers conversations: a table with a column ``context`` in, one with ``response`` and more out."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the run that lies with the model."""
+        folder = Path(context.artifacts[RUN])
+        values = read_json(folder / GENERATION)
+        generation = parse(GenerationParams, values, where="generation", origin=str(folder / GENERATION))
+        self.answerer = Answerer.of(TrainedRun.load(folder), generation)
+        _refuse_unknown_params()
+
+    def predict(
+        self,
+        context: Any,  # noqa: ARG002
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """One row per context; see ``vhcr.serving.answer``. A request that cannot be answered is a 400."""
+        contexts = [_as_list(value) for value in model_input["context"]]
+        try:
+            answers = self.answerer.answer(contexts, {k: _as_list(v) for k, v in (params or {}).items()})
+        except VhcrError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+        return pd.DataFrame([answer.model_dump(exclude_none=True) for answer in answers])
+
+
+def _as_list(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _refuse_unknown_params() -> None:
+    """A misspelt parameter of a request is an error.
+
+    MLflow drops what the signature does not name before a model sees it, with a line in the server's log, so
+    that ``temprature`` would be answered at the default temperature. There is no setting for it; its check of
+    parameters is therefore preceded by ours, for models with this signature alone.
+    """
+    check = mlflow.pyfunc._enforce_params_schema
+    if hasattr(check, "refuses_unknown"):
+        return
+
+    @functools.wraps(check)
+    def strict(params: Any, schema: Any) -> Any:
+        names = set() if schema is None else {spec.name for spec in schema.params}
+        if isinstance(params, dict) and names == set(AnswerParams.model_fields) and not names >= set(params):
+            unknown = ", ".join(sorted(map(str, set(params) - names)))
+            raise MlflowException.invalid_parameter_value(
+                f"{unknown}: unknown parameter; known are {', '.join(sorted(names))}"
+            )
+        return check(params, schema)
+
+    strict.refuses_unknown = True  # type: ignore[attr-defined]
+    mlflow.pyfunc._enforce_params_schema = strict
+
+
+set_model(ConversationModel())
