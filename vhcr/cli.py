@@ -281,6 +281,54 @@ def table() -> None:
     typer.echo(summary(Path("reports")))
 
 
+@app.command()
+def report(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help="A corpus of params.yaml, or a published file (results/<corpus>.json); with --runs, runs.",
+        ),
+    ],
+    runs: Annotated[
+        bool,
+        typer.Option(
+            "--runs",
+            help="NAMEs are runs: MLflow run ids, corpus/system/seed, models:/<name>@<alias>, or folders "
+            "(with all runs below).",
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the page.  [default: reports/<corpus>, or reports/chosen]")
+    ] = None,
+) -> None:
+    """Make a report: of a corpus, of published results, or over any chosen runs.
+
+    vhcr report --runs toy/hred/0 toy/vhcr-ud/0 3f2a90c47d1e4b7f9a60c1d2e3f4a5b6
+    """
+    import logging
+
+    from vhcr.layout import report as place
+    from vhcr.params import Params
+    from vhcr.stages import report as stage
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    params = Params.load() if Path("params.yaml").is_file() else None
+    if runs:
+        typer.echo(stage.compare(names, out or place("chosen"), params))
+        return
+    for name in names:
+        if name.endswith(".json"):
+            folder = out or place(f"published-{Path(name).stem}")
+            for page in stage.from_published(Path(name), folder, params):
+                typer.echo(page)
+        elif out is not None:
+            raise ParameterError(f"--out: a corpus's report goes to {place(name)}")
+        else:
+            stage.run(params or Params.load(), corpus=name)
+            typer.echo(place(name) / "index.html")
+
+
 @app.command("import-run")
 def import_run(
     folder: Annotated[Path, typer.Argument(help="A trained run: data/trained/<corpus>/<system>/<seed>.")],

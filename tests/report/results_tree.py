@@ -126,6 +126,7 @@ def write_run(
     evaluated.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(per_conversation), evaluated / "conversations.parquet")
     responses = write_responses(evaluated / "responses.parquet", average, own)
+    write_control(evaluated / "control.parquet", kl_conv, own)
     num_words = int(words.sum())
     sums = {name: float(np.sum(per_conversation[name])) / num_words for name in NATS}
     exact = system == "hred"
@@ -148,6 +149,17 @@ def write_run(
                 for k in ((1,) if exact else (1, 10, 50))
             },
             "nll_by_turn": [sums["nll"] + 0.3 / (turn + 1) for turn in range(8)],
+            "kl_utt_by_turn": [kl_utt] * 8,
+            "by_utterance_length": [
+                {"from": 1, "to": 5, "perplexity": 20.0, "kl_utt_per_word": kl_utt},
+                {"from": 6, "to": 10, "perplexity": 30.0, "kl_utt_per_word": kl_utt / 2},
+            ],
+            "reconstruction_by_word_position": [5.0, 3.0, None, 2.0],
+            "diversity": {
+                "num_contexts": 100,
+                "num_samples": 5,
+                "greedy": {"embedding_diversity": 0.1, "distinct_responses": 0.4, "distinct_1": 0.01},
+            },
             "responses": responses,
             "diagnostics": diagnostics(kl_conv, kl_utt),
         },
@@ -180,11 +192,17 @@ def diagnostics(kl_conv: float, kl_utt: float) -> dict[str, Any]:
             "prior": 3.0 + kl_utt,
             "shuffled": 3.0 + 2 * kl_utt,
         },
+        "reconstruction_by_word_position_by_source": {
+            "posterior": [5.0, 3.0, None, 2.0],
+            "prior": [5.0 + kl_utt, 3.0, None, 2.0],
+        },
+        "mutual_information_utt": {"estimate": 2 * kl_utt, "standard_error": 0.02, "num_posteriors": 400},
         "probe": {"topic": {"chance": 0.2, "h_cxt": 0.61}},
     }
     if kl_conv:
         found["active_units_conv"] = 9
-        found["mutual_information_conv"] = {"estimate": 3.2, "standard_error": 0.1}
+        found["mutual_information_conv"] = {"estimate": 3.2, "standard_error": 0.1, "num_posteriors": 120}
+        found["reconstruction_per_word_by_source"] |= {"prior_conv": 3.0 + kl_conv, "prior_utt": 3.05}
         found["kl_conv_per_dimension"] = [2.0 / 1.5**i for i in range(16)]
         found["probe"]["topic"]["z_conv"] = 0.93
     return found
@@ -239,6 +257,36 @@ def write_responses(path: Path, average: float, rng: np.random.Generator) -> dic
     return result
 
 
+def write_control(path: Path, kl_conv: float, rng: np.random.Generator) -> None:
+    """Tables 6 and 7; a system whose z_conv is not used says the same along the whole path."""
+    rows: list[dict[str, Any]] = []
+
+    def talk(**place: Any) -> None:
+        said = [" ".join(rng.choice(WORDS.split(), size=6)) for _ in range(3)]
+        for turn, text in enumerate(said):
+            rows.append({**place, "turn": turn, "opening": None, "text": text})
+
+    for example in (0, 1) if kl_conv else ():
+        for way in ("linear", "spherical"):
+            for position in (0.0, 0.5, 1.0):
+                talk(table="interpolation", path=way, example=example, position=position, sample=0)
+        for sample in range(4):
+            talk(table="fixed", path=None, example=example, position=None, sample=sample)
+    schema = pa.schema(
+        {
+            "table": pa.string(),
+            "path": pa.string(),
+            "example": pa.int64(),
+            "position": pa.float64(),
+            "sample": pa.int64(),
+            "turn": pa.int64(),
+            "opening": pa.string(),
+            "text": pa.string(),
+        }
+    )
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+
+
 def write_training(
     folder: Path, system: str, seed: int, numbers: tuple[float, float, float, float], *, num_steps: int = 600
 ) -> None:
@@ -276,7 +324,8 @@ def write_training(
         writer = csv.writer(stream)
         writer.writerow(
             ["step", "epoch", "split", "loss", "nll_per_word", "reconstruction_per_word", "kl_per_word",
-             "kl_conv_per_word", "kl_utt_per_word", "kl_weight", "bag_of_words_per_word"]
+             "kl_conv_per_word", "kl_utt_per_word", "kl_weight", "bag_of_words_per_word",
+             "prior_variance_ratio", "active_units_utt"]
         )  # fmt: skip
         for step in range(10, num_steps + 1, 10):
             decay = math.exp(-step / 90)
@@ -289,5 +338,6 @@ def write_training(
                 here = bound + noise * rng.normal()
                 writer.writerow(
                     [step, step // 60, split, here, here, here - conv - utt, conv + utt, conv, utt,
-                     min(1.0, step / 300) if split == "train" else "", ""]
+                     min(1.0, step / 300) if split == "train" else "", "",
+                     *((2.0 ** (step / 60), 16) if split == "validation" and kl_utt else ("", ""))]
                 )  # fmt: skip

@@ -36,12 +36,19 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(params=["light", "dark"])
-def page(request: pytest.FixtureRequest, browser: Browser, address: str) -> Iterator[Page]:
+@pytest.fixture
+def scheme() -> str:
+    """What the reader's system prefers; tests for which it could matter take both."""
+    return "light"
+
+
+both_schemes = pytest.mark.parametrize("scheme", ["light", "dark"])
+
+
+@pytest.fixture
+def page(scheme: str, browser: Browser, address: str) -> Iterator[Page]:
     """The open page; whatever it does in a test, it may not complain or ask for anything."""
-    context = browser.new_context(
-        viewport={"width": 1280, "height": 900}, color_scheme=request.param, offline=True
-    )
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme, offline=True)
     page = context.new_page()
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
@@ -57,6 +64,7 @@ def page(request: pytest.FixtureRequest, browser: Browser, address: str) -> Iter
     context.close()
 
 
+@both_schemes
 def test_every_panel_is_drawn(page: Page, report: Report) -> None:
     for figure in report.figures:
         panels = page.locator(f"#figure-{figure.id} .panel")
@@ -64,6 +72,7 @@ def test_every_panel_is_drawn(page: Page, report: Report) -> None:
         for i, panel in enumerate(figure.panels):
             drawn = panels.nth(i).locator("path.line, circle[data-system]")
             assert drawn.count() == len(panel.lines) + len(panel.dots) + len(panel.spots)
+            assert panels.nth(i).locator("line.rule").count() == len(panel.rules)
         assert "NaN" not in page.locator(f"#figure-{figure.id}").inner_html()
 
 
@@ -134,6 +143,55 @@ def test_seeds_unfold(page: Page) -> None:
     assert button.get_attribute("aria-expanded") == "true"
 
 
+def test_frontier_stands_beside_the_exact_nll(page: Page) -> None:
+    panel = page.locator("#figure-frontier .panel >> nth=1")
+    assert "Importance-weighted bound, K = 50" in panel.inner_text()
+    assert "HRED, exact" in panel.inner_text()
+    panel.locator("[tabindex='0']").focus()
+    page.keyboard.press("End")
+    tip = panel.locator(".tip").inner_text()
+    assert "VHRED + bow, seed" in tip, "the largest KL"
+    assert "HRED, exact" in tip
+    page.locator("#figure-frontier .legend").get_by_role("button", name="HRED", exact=True).click()
+    assert panel.locator("line.rule").count() == 0
+
+
+def test_conversations_by_z_conv_unfold_and_hide(page: Page) -> None:
+    steered = page.locator("#control details.steered")
+    assert steered.count() == 1, "of VHCR + u.d alone"
+    rows = steered.locator(".talks")
+    assert rows.count() == 6, "2 pairs on 2 paths, 2 fixed z_conv"
+    assert rows.nth(0).locator(".talk").count() == 3
+    assert rows.nth(0).locator(".talk >> nth=1").inner_text().startswith("50 % of the way")
+    assert rows.nth(0).locator(".talk >> nth=0").locator(".bubble").count() == 3
+    steered.locator("summary").click()
+    assert not rows.nth(0).is_visible()
+    steered.locator("summary").click()
+    page.locator("#control .legend").get_by_role("button", name="VHCR + u.d").click()
+    assert not steered.is_visible()
+
+
+def test_every_fold_and_link_can_be_clicked(page: Page) -> None:
+    for link in page.locator("nav a").all():
+        link.click()
+        target = str(link.get_attribute("href")).removeprefix("#")
+        assert page.evaluate("location.hash") == f"#{target}"
+        page.wait_for_function(
+            "id => { const r = document.getElementById(id).getBoundingClientRect();"
+            " return r.top < innerHeight && r.bottom > 0; }",
+            arg=target,
+        )
+    for summary in page.locator("summary").all():
+        if summary.is_visible():
+            before = summary.evaluate("s => s.parentElement.open")
+            summary.click()
+            assert summary.evaluate("s => s.parentElement.open") is not before
+    for button in page.locator("button.seed-toggle").all():
+        button.click()
+        assert button.get_attribute("aria-expanded") == "true"
+
+
+@both_schemes
 def test_theme_and_its_contrast(page: Page) -> None:
     def luminance(colour: str) -> float:
         parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
@@ -165,6 +223,7 @@ def test_nothing_sticks_out(page: Page, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@both_schemes
 def test_prints(page: Page) -> None:
     page.emulate_media(media="print")
     assert not page.locator(".theme").is_visible()

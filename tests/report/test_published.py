@@ -95,7 +95,7 @@ def test_rows_say_what_the_files_said(report: Report, tree: Path, monkeypatch: p
         for key in ("nll_per_word", "greedy_3turn"):
             ours = evidence.difference("vhcr-ud", "vhred", key)
             theirs = report.evidence.difference("vhcr-ud", "vhred", key)
-            assert ours == pytest.approx(theirs, abs=1e-6)
+            assert ours == pytest.approx(theirs, abs=2e-5)
         assert [(claim.text, claim.finding.verdict) for claim in claims(evidence)] == [
             (claim.text, claim.finding.verdict) for claim in report.claims
         ]
@@ -117,7 +117,7 @@ def test_rows_are_readable_and_say_what_made_them(project: Path) -> None:
     run = layout.read_json(project / layout.evaluated("toy", "hred", 0) / "provenance.json")
     assert run["mlflow_run_id"] not in text, "it means nothing elsewhere"
     assert max(len(line) for line in text.splitlines()) < 20_000
-    assert len(text) < 60_000 * len(rows), "of 1,000 replicates and the thinned curves"
+    assert len(text) < 40_000 * len(rows), "of 1,000 replicates and the thinned curves"
     assert json.loads(text) == rows
 
 
@@ -128,11 +128,11 @@ def test_replicates_survive_the_file() -> None:
         "estimate": one.estimate,
         "seed": 3,
         "num_conversations": 50,
-        "deviations": published.encoded(one),
+        **published.encoded(one),
     }
     again = published.decoded(json.loads(json.dumps(entry)))
     assert again.pairs_with(one)
-    np.testing.assert_allclose(again.replicates, one.replicates, atol=1e-7)
+    np.testing.assert_allclose(again.replicates, one.replicates, atol=2e-5)
 
 
 def test_rows_of_before_are_kept(project: Path) -> None:

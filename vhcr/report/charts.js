@@ -317,8 +317,7 @@
       }).observe(box);
     }
   }
-  const chatLegend = document.getElementById("chat-legend");
-  if (chatLegend) addLegend(chatLegend, JSON.parse(chatLegend.dataset.systems), false);
+  for (const bar of document.querySelectorAll(".legend[data-systems]")) addLegend(bar, JSON.parse(bar.dataset.systems), false);
 
   // ---- page
   for (const button of document.querySelectorAll(".seed-toggle")) {

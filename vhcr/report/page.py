@@ -13,7 +13,8 @@ from vhcr.report.claims import Claim, Verdict, claims
 from vhcr.report.evidence import Evidence
 from vhcr.report.paper import PaperFigures
 from vhcr.report.plots import Figure, colours, dash, figures
-from vhcr.report.results import Json, Results, Run
+from vhcr.report.results import Json, Results, Run, TalkKey
+from vhcr.report.settings import flat, partings
 from vhcr.report.systems import label
 from vhcr.report.tables import NOTHING, Table, tables
 
@@ -57,6 +58,7 @@ def render(report: Report, *, commit: str | None = None) -> str:
     tally = Counter(claim.finding.verdict for claim in report.claims)
     sections = [("summary", "Summary"), ("tables", "Tables"), ("plots", "Plots")]
     sections += [("conversations", "Conversations")] if chats else []
+    sections += [("control", "Control by z_conv")] if (steered := _steered(results)) else []
     sections += [("data", "Data"), ("provenance", "Settings and provenance")]
     return environment.from_string(_file("page.html.jinja")).render(
         title=results.title,
@@ -68,6 +70,8 @@ def render(report: Report, *, commit: str | None = None) -> str:
         index={system: position for position, system in enumerate(palette)},
         dashes={system: dash(system) for system in palette},
         findings=_findings(report.evidence),
+        partings=partings(results.runs),
+        doubles=_doubles(results),
         claims=report.claims,
         tally=[(verdict, tally[verdict]) for verdict in MARKS if tally[verdict]],
         marks=MARKS,
@@ -81,6 +85,8 @@ def render(report: Report, *, commit: str | None = None) -> str:
         chat_systems=[
             system for system in results.systems if any(run.responses for run in results.of(system))
         ],
+        steered=steered,
+        steered_systems=[each["system"] for each in steered],
         protocol_sentence=_protocol_sentence(results),
         splits=_splits(results),
         validation=validation,
@@ -171,6 +177,16 @@ def _findings(evidence: Evidence) -> list[str]:
     return sentences
 
 
+def _doubles(results: Results) -> list[str]:
+    """Where several systems are one of the paper's: which of them its claims are about."""
+    told = []
+    for system, role in results.roles.items():
+        others = [name for name, kind in results.kinds.items() if kind == role and name != system]
+        if others:
+            told.append(f"{label(role)} is {label(system)} here, not {' or '.join(map(label, others))}")
+    return told
+
+
 def _chats(results: Results) -> list[dict[str, Any]]:
     """Per context, what each system said; of a system with several seeds, the first."""
     speakers = {system: run for system in results.systems for run in results.of(system)[:1] if run.responses}
@@ -211,6 +227,38 @@ def _chats(results: Results) -> list[dict[str, Any]]:
             }
         chats.append(chat)
     return chats
+
+
+def _steered(results: Results) -> list[dict[str, Any]]:
+    """Tables 6 and 7 of each system with z_conv, its first seed; the paper's own system first."""
+    subject = {role: system for system, role in results.roles.items()}.get("vhcr-ud")
+    made = []
+    for system in sorted(results.systems, key=lambda name: name != subject):
+        run = next((run for run in results.of(system) if run.talks), None)
+        if run is None:
+            continue
+        groups: dict[str, list[dict[str, Any]]] = {"interpolation": [], "fixed": []}
+        for (table, path, example), talks in sorted(run.talks.items(), key=_by_example):
+            different = len({talk.turns for talk in talks})
+            groups.setdefault(table, []).append(
+                {"path": path, "number": example + 1, "talks": talks, "different": different}
+            )
+        evaluation = (run.provenance.get("protocol") or {}).get("evaluation") or {}
+        made.append(
+            {
+                "system": system,
+                "name": run.name,
+                "label": label(system),
+                "drawn_by": evaluation.get("seed"),
+                **groups,
+            }
+        )
+    return made
+
+
+def _by_example(item: tuple[TalkKey, Any]) -> tuple[str, int, str]:
+    (table, path, example), _ = item
+    return table, example, path
 
 
 def _protocol_sentence(results: Results) -> str:
@@ -360,20 +408,10 @@ def _provenance(results: Results) -> dict[str, Any]:
     return shown
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            result.update(_flat(value, f"{prefix}{key}."))
-        else:
-            result[f"{prefix}{key}"] = value
-    return result
-
-
 def _settings(results: Results) -> dict[str, Any]:
     """Parameters by whether all systems share them; a system's are those of its first run."""
     firsts = {system: results.of(system)[0] for system in results.systems}
-    params = {system: _flat(run.training.get("params") or {}) for system, run in firsts.items()}
+    params = {system: flat(run.training.get("params") or {}) for system, run in firsts.items()}
     names = list(dict.fromkeys(name for values in params.values() for name in values))
     shared, different = {}, []
     for name in names:

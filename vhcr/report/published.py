@@ -26,6 +26,7 @@ from vhcr.report.evidence import Evidence
 from vhcr.report.paper import PaperFigures
 from vhcr.report.plots import thinned
 from vhcr.report.results import EMBEDDING_METRICS, TABLE_KEYS, Json, Results, Run
+from vhcr.report.settings import OPERATIONAL, heard, trained_with
 from vhcr.report.tables import Table, tables
 
 # What claims, bold figures and differences are made of.
@@ -47,10 +48,6 @@ MADE_BY = (
     "params",
 )  # fmt: skip
 EVALUATED_BY = ("code_version", "dirty", "device", "machine", "versions", "seconds", "finished_at")
-# Settings of a training that change how it runs, not what comes out.
-OPERATIONAL = frozenset({"num_threads", "checkpoint_seconds", "record_every_steps", "device"})
-# Settings of an evaluation that change no number of a row.
-UNHEARD = frozenset({"batch_conversations", "num_samples_shown"})
 
 
 def publish(
@@ -92,31 +89,15 @@ def read(path: Path) -> list[dict[str, Any]]:
 def key(row: Json) -> str:
     """What a row is of: corpus, data, parameters and seed. Settings that are off count as absent ones."""
     made_by = row["made_by"]
-    params = {
-        section: {name: value for name, value in values.items() if value and name not in OPERATIONAL}
-        for section, values in (made_by.get("params") or {"system": {"name": row["system"]}}).items()
-    }
+    params = trained_with(made_by.get("params") or {"system": {"name": row["system"]}})
     return _digest(row["corpus"], made_by.get("data_hash"), params, row["seed"])
 
 
 def setting(row: Json) -> str:
     """What rows must share to stand in one table: data, sizes, schedule and protocol."""
-    params = row["made_by"].get("params") or {}
-    shared = {
-        section: {name: value for name, value in values.items() if value and name not in OPERATIONAL}
-        for section, values in params.items()
-        if section != "system"
-    }
+    params = trained_with(row["made_by"].get("params") or {})
+    shared = {section: values for section, values in params.items() if section != "system"}
     return _digest(row["corpus"], row["made_by"].get("data_hash"), shared, heard(row["protocol"]))
-
-
-def heard(protocol: Json) -> dict[str, Any]:
-    """The part of a protocol that numbers depend on."""
-    kept = dict(protocol)
-    evaluation = kept.get("evaluation")
-    if isinstance(evaluation, Mapping):
-        kept["evaluation"] = {name: value for name, value in evaluation.items() if name not in UNHEARD}
-    return kept
 
 
 def as_row(run: Run, evidence: Evidence) -> dict[str, Any]:
@@ -124,7 +105,7 @@ def as_row(run: Run, evidence: Evidence) -> dict[str, Any]:
     results = evidence.results
     row = {name: value for name, value in run.table_row().items() if name != "mlflow_run_id"}
     found = {name: evidence.resampled(run, name) for name in RESAMPLED}
-    known = {name: one for name, one in found.items() if one is not None and one.replicates.any()}
+    known = {name: one for name, one in found.items() if one is not None and np.ptp(one.replicates) > 0}
     return row | {
         "importance_weighted_nll_per_word": run.metrics.get("importance_weighted_nll_per_word"),
         "made_by": {name: run.training.get(name) for name in MADE_BY},
@@ -142,7 +123,7 @@ def as_row(run: Run, evidence: Evidence) -> dict[str, Any]:
                 "estimate": one.estimate,
                 "seed": one.seed,
                 "num_conversations": one.num_conversations,
-                "deviations": encoded(one),
+                **encoded(one),
             }
             for name, one in known.items()
         },
@@ -169,15 +150,21 @@ def _curves(run: Run, split: str) -> dict[str, list[float]]:
     return result
 
 
-def encoded(one: Resampled) -> str:
-    """A run's replicates as base64 of little-endian float32, each minus the estimate."""
-    return base64.b64encode((one.replicates[:, 0] - one.estimate).astype("<f4").tobytes()).decode()
+def encoded(one: Resampled) -> dict[str, Any]:
+    """A run's replicates, each minus the estimate: base64 of little-endian int16, in parts of ``unit``.
+
+    The unit is a 32,767th of the largest, so that rounding is far below the width of any interval.
+    """
+    deviations = one.replicates[:, 0] - one.estimate
+    unit = float(np.abs(deviations).max()) / 32767
+    text = base64.b64encode(np.rint(deviations / unit).astype("<i2").tobytes()).decode()
+    return {"unit": unit, "deviations": text}
 
 
 def decoded(entry: Json) -> Resampled:
     """What ``as_row`` wrote under ``bootstrap``, for one number."""
-    deviations = np.frombuffer(base64.b64decode(entry["deviations"]), dtype="<f4").astype(np.float64)
-    replicates = entry["estimate"] + deviations[:, None]
+    whole = np.frombuffer(base64.b64decode(entry["deviations"]), dtype="<i2").astype(np.float64)
+    replicates = entry["estimate"] + entry["unit"] * whole[:, None]
     return Resampled(entry["estimate"], replicates, entry["num_conversations"], entry["seed"])
 
 

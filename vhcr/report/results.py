@@ -55,6 +55,19 @@ class Response:
 
 
 @dataclass(frozen=True)
+class Talk:
+    """A whole conversation from a chosen z_conv."""
+
+    position: float | None  # on the way from one z_conv to another (Table 6), else null
+    sample: int
+    opening: str | None  # the first utterance where it was given rather than said
+    turns: tuple[str, ...]
+
+
+TalkKey = tuple[str, str, int]  # "interpolation" or "fixed", the path if any, the number of the example
+
+
+@dataclass(frozen=True)
 class Sums:
     """Numerators and denominators per test conversation; [parts, conversations] each."""
 
@@ -77,6 +90,7 @@ class Run:
     sums: Mapping[str, Sums] = field(default_factory=dict)  # by table key
     resampled: Mapping[str, Resampled] = field(default_factory=dict)  # in their place, of published runs
     responses: Mapping[tuple[int, str], Response] = field(default_factory=dict)  # (turns, conversation id)
+    talks: Mapping[TalkKey, tuple[Talk, ...]] = field(default_factory=dict)  # Tables 6 and 7
 
     @property
     def name(self) -> str:
@@ -231,11 +245,22 @@ def load(
         else:
             left_out.append(LeftOut(system, seed, reason))
     found.sort(key=lambda item: (system_order(item[0]), item[1]))
-    shown = _shown_conversations([layout.evaluated(corpus, *item) for item in found], num_samples)
+    shown = conversations_shown([layout.evaluated(corpus, *item) for item in found], num_samples)
     return Results(
         title=corpus,
         corpus=corpus,
-        runs=tuple(_load_run(corpus, system, seed, shown, readable) for system, seed in found),
+        runs=tuple(
+            load_run(
+                corpus,
+                system,
+                seed,
+                layout.trained(corpus, system, seed),
+                layout.evaluated(corpus, system, seed),
+                shown,
+                readable,
+            )
+            for system, seed in found
+        ),
         left_out=tuple(left_out),
         paper_corpus=paper_corpus,
         manifest=manifest,
@@ -253,8 +278,9 @@ def load_one(
     Raises:
         DataError: a file that is there is damaged.
     """
-    shown = _shown_conversations([layout.evaluated(corpus, system, seed)], num_samples)
-    run = _load_run(corpus, system, seed, shown, readable)
+    trained, evaluated = layout.trained(corpus, system, seed), layout.evaluated(corpus, system, seed)
+    shown = conversations_shown([evaluated], num_samples)
+    run = load_run(corpus, system, seed, trained, evaluated, shown, readable)
     return Results(title=run.name, corpus=corpus, runs=(run,))
 
 
@@ -314,10 +340,20 @@ def _optional_json(path: Path) -> Json:
     return layout.read_json(path) if path.exists() else {}
 
 
-def _load_run(
-    corpus: str, system: str, seed: int, shown: Sequence[str], readable: Callable[[str], str]
+def load_run(
+    corpus: str,
+    system: str,
+    seed: int,
+    trained: Path,
+    evaluated: Path,
+    shown: Sequence[str] = (),
+    readable: Callable[[str], str] = str,
 ) -> Run:
-    evaluated, trained = layout.evaluated(corpus, system, seed), layout.trained(corpus, system, seed)
+    """One run from its two folders; responses in the contexts of the conversations ``shown``.
+
+    Raises:
+        DataError: metrics.json is missing, or a file that is there is damaged.
+    """
     curves = trained / "curves.csv"
     return Run(
         corpus=corpus,
@@ -329,6 +365,7 @@ def _load_run(
         curves=read_curves(curves) if curves.exists() else {},
         sums=read_sums(evaluated),
         responses=_responses(evaluated / "responses.parquet", shown, readable),
+        talks=_talks(evaluated / "control.parquet", readable),
     )
 
 
@@ -403,7 +440,7 @@ def _response_sums(path: Path) -> dict[str, Sums]:
     return sums
 
 
-def _shown_conversations(folders: Sequence[Path], num_samples: int) -> list[str]:
+def conversations_shown(folders: Sequence[Path], num_samples: int) -> list[str]:
     """Conversations that every run responded to, drawn from a fixed seed, longest continuation first."""
     common: set[str] | None = None
     for folder in folders:
@@ -439,3 +476,28 @@ def _responses(
             responses=tuple(readable(row["response"]) for row in rows),
         )
     return result
+
+
+def _talks(path: Path, readable: Callable[[str], str]) -> dict[TalkKey, tuple[Talk, ...]]:
+    columns = ["table", "path", "example", "position", "sample", "turn", "opening", "text"]
+    table = _read_parquet(path, columns)
+    if table is None or not set(columns) <= set(table.column_names):
+        return {}
+    grouped: dict[TalkKey, dict[tuple[float, int], list[dict[str, Any]]]] = {}
+    for row in table.to_pylist():
+        of = grouped.setdefault((row["table"], row["path"] or "", row["example"]), {})
+        of.setdefault((row["position"] or 0.0, row["sample"]), []).append(row)
+    return {
+        key: tuple(_talk(grouped[key][place], readable) for place in sorted(grouped[key])) for key in grouped
+    }
+
+
+def _talk(rows: list[dict[str, Any]], readable: Callable[[str], str]) -> Talk:
+    rows.sort(key=lambda row: row["turn"])
+    opening = rows[0]["opening"]
+    return Talk(
+        rows[0]["position"],
+        rows[0]["sample"],
+        None if opening is None else readable(opening),
+        tuple(readable(row["text"]) for row in rows),
+    )

@@ -53,7 +53,7 @@ def system_order(system: str) -> tuple[int, str]:
     known = list(SYSTEM_LABELS)
     if system in known:
         return known.index(system), ""
-    kin = [name for name in known if system.startswith((f"{name}-", f"{name} "))]
+    kin = [name for name in known if system.startswith((f"{name}-", f"{name},"))]
     return (known.index(max(kin, key=len)) if kin else len(known), system)
 
 

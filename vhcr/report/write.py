@@ -7,11 +7,12 @@ import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vhcr import layout
 from vhcr.report.page import Report, render
 from vhcr.report.plots import write_images
-from vhcr.report.results import Run
+from vhcr.report.results import Results, Run
 from vhcr.report.tables import as_csv, latex
 
 
@@ -19,7 +20,7 @@ def write(report: Report, folder: Path, *, commit: str | None = None) -> Path:
     """Write all of a report to ``folder``, the page last; returns its path.
 
     index.html; table.json (one row a run); curves.csv (one row a run, split and step);
-    plots/<figure>.png and .svg; tables/<table>.tex and .csv.
+    plots/<figure>.png and .svg; tables/<table>.tex and .csv, and of Tables 5 to 7, which are text, .parquet.
     What an earlier report left in plots/ and tables/ is removed.
     """
     for part in ("plots", "tables"):
@@ -27,6 +28,13 @@ def write(report: Report, folder: Path, *, commit: str | None = None) -> Path:
     for table in report.tables:
         layout.write_text(folder / "tables" / f"{table.id}.tex", latex(table))
         layout.write_text(folder / "tables" / f"{table.id}.csv", as_csv(table))
+    for name, columns in (
+        ("table5", responses(report.results)),
+        ("table6", talks(report.results, "interpolation")),
+        ("table7", talks(report.results, "fixed")),
+    ):
+        if columns["system"]:
+            write_parquet(folder / "tables" / f"{name}.parquet", columns)
     for figure in report.figures:
         write_images(figure, folder / "plots")
     layout.write_json(folder / "table.json", [run.table_row() for run in report.results.runs])
@@ -53,3 +61,64 @@ def curves_csv(runs: Sequence[Run]) -> str:
         whole = {name: int(row[name]) for name in ("step", "epoch") if row.get(name) is not None}
         writer.writerow(row | whole)
     return text.getvalue()
+
+
+def responses(results: Results) -> dict[str, list[Any]]:
+    """Table 5: what every run said in the contexts of the page, one row a turn."""
+    rows = [
+        {
+            "system": run.system,
+            "seed": run.seed,
+            "conversation_id": conversation,
+            "num_response_turns": length,
+            "turn": turn,
+            "context": list(response.context),
+            "reference": reference,
+            "response": text,
+        }
+        for run in results.runs
+        for (length, conversation), response in run.responses.items()
+        for turn, (reference, text) in enumerate(zip(response.references, response.responses, strict=True))
+    ]
+    return _columns(rows)
+
+
+def talks(results: Results, table: str) -> dict[str, list[Any]]:
+    """Table 6 (``interpolation``) or 7 (``fixed``): what every run with z_conv said, one row a turn."""
+    rows = [
+        {
+            "system": run.system,
+            "seed": run.seed,
+            "path": path or None,
+            "example": example,
+            "position": talk.position,
+            "sample": talk.sample,
+            "turn": turn,
+            "opening": talk.opening,
+            "text": text,
+        }
+        for run in results.runs
+        for (of, path, example), conversations in run.talks.items()
+        if of == table
+        for talk in conversations
+        for turn, text in enumerate(talk.turns)
+    ]
+    return _columns(rows)
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ("system",))}
+
+
+def write_parquet(path: Path, columns: dict[str, list[Any]]) -> None:
+    """Write columns under a temporary name, then rename."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        pyarrow.parquet.write_table(pyarrow.table(columns), temporary, compression="zstd")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 MODEL = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 NEEDED = ("run.json", "vocabulary.txt", "best.safetensors")
-WELCOME = ("provenance.json", EVALUATION)  # fetched where they are kept
+WELCOME = ("provenance.json", "curves.csv", EVALUATION)  # fetched where they are kept
 
 
 def trained_runs() -> dict[str, Path]:
@@ -80,6 +80,24 @@ def evaluation_of(folder: Path) -> Path:
     raise DataError(f"{folder}: no evaluation of this run lies in {beside} (dvc repro makes it)")
 
 
+def resolve_results(reference: str) -> list[tuple[str, Path, Path]]:
+    """(name, folder of the run, folder of its evaluation) of each run that ``reference`` names.
+
+    As ``resolve_run``; a folder stands for all runs in and below it too.
+
+    Raises:
+        CheckpointError: there is no such run.
+        DataError: a run was not evaluated.
+        RecordingError: MLflow cannot be reached.
+    """
+    folder = Path(reference)
+    below = sorted(path.parent for path in folder.rglob("run.json")) if folder.is_dir() else []
+    if below:
+        return [(str(each), each, evaluation_of(each)) for each in below]
+    found = resolve_run(reference)
+    return [(reference, found, evaluation_of(found))]
+
+
 def _recorded_here(run_id: str, runs: dict[str, Path]) -> Path | None:
     """The folder that says it is MLflow run ``run_id``."""
     for folder in runs.values():
@@ -119,6 +137,7 @@ def _fetched(run_id: str) -> Path:
     folder = WORK / "fetched" / run_id
     if (folder / "run.json").is_file():
         return folder
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client = _client()
     from mlflow.exceptions import MlflowException
 
