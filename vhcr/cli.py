@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vhcr.errors import ParameterError, VhcrError
+from vhcr.human_evaluation.commands import app as human_evaluation
 
 if TYPE_CHECKING:
     from vhcr.generation.chat import Chat, Line
@@ -26,6 +27,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(human_evaluation, name="human-eval")
 
 SEPARATOR = "|"  # between the turns of a context; the tokeniser keeps no such character
 

@@ -29,3 +29,7 @@ class CheckpointError(VhcrError):
 
 class TrainingError(VhcrError):
     """Training cannot go on: a loss is not finite, or another process holds the run."""
+
+
+class StudyError(VhcrError):
+    """A human evaluation cannot be built or read, or what should enter it does not belong there."""

@@ -60,6 +60,11 @@ def report(corpus: str) -> Path:
     return Path("reports") / corpus
 
 
+def study(corpus: str, name: str) -> Path:
+    """A human evaluation with its votes; made by people, so no stage writes here and nothing cleans it."""
+    return DATA / "human_evaluation" / corpus / f"{name}.sqlite"
+
+
 def read_json(path: Path) -> Any:
     """A JSON file; raises DataError naming it when it is missing or damaged."""
     try:

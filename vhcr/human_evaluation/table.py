@@ -1,0 +1,231 @@
+"""Table 4 from studies, beside the paper's figures: as text, JSON or LaTeX."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vhcr.evaluation.statistics import Interval
+from vhcr.human_evaluation.preference import LEVEL, NUM_SAMPLES, OUTCOMES, SEED, Preference, Share, preference
+from vhcr.human_evaluation.study import Outcome, Study
+from vhcr.report.paper import PaperFigures
+from vhcr.report.systems import label, system_order
+from vhcr.report.tables import Cell, Column, Row, Table, latex
+
+PLURALS: dict[Outcome, str] = {"win": "wins", "loss": "losses", "tie": "ties"}
+THE_PAPERS_VHCR = {"vhcr", "vhcr-ud"}  # Table 4 says VHCR alone
+METHOD = (
+    "Shares of all votes. Intervals are percentile intervals of a bootstrap over contexts, since votes on "
+    "one context are not independent; `independent_half_width` is the paper's formula, which takes them as "
+    "if they were; `two_way` draws contexts and raters."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row: all studies of one system against one opponent on one corpus, pooled."""
+
+    corpus: str
+    system: str
+    opponent: str
+    studies: tuple[Study, ...]
+    preference: Preference | None  # None: nobody has voted
+
+    @property
+    def votes_wanted(self) -> int:
+        """Votes that make the studies complete."""
+        return sum(len(study.items()) * study.settings.votes_per_item for study in self.studies)
+
+    @property
+    def identical_share(self) -> float:
+        """Of the contexts that pairs were drawn from, the share left out since both responses agree."""
+        settings = [study.settings for study in self.studies]
+        left_out = sum(0 if each.include_identical else each.num_identical for each in settings)
+        return left_out / sum(each.num_contexts for each in settings)
+
+    def paper(self, outcome: Outcome) -> tuple[float, float] | None:
+        """The paper's percentage and half width, where it has them."""
+        settings = self.studies[0].settings
+        system, opponent = (settings.paper_systems.get(name) for name in (self.system, self.opponent))
+        if settings.paper_corpus is None or system not in THE_PAPERS_VHCR or opponent is None:
+            return None
+        figures = PaperFigures(settings.paper_corpus)
+        found = [
+            figures.value(opponent, f"{PLURALS[outcome]}_{part}", 4) for part in ("percent", "half_width")
+        ]
+        return None if found[0] is None or found[1] is None else (found[0], found[1])
+
+
+def compare(studies: Sequence[Study]) -> list[Comparison]:
+    """Rows in the paper's order: by corpus, system and opponent."""
+    groups: dict[tuple[str, str, str], list[Study]] = {}
+    for study in studies:
+        settings = study.settings
+        groups.setdefault((settings.corpus, settings.system, settings.opponent), []).append(study)
+    rows = []
+    for key in sorted(groups, key=lambda each: (each[0], system_order(each[1]), system_order(each[2]))):
+        votes = [vote for study in groups[key] for vote in study.votes()]
+        found = preference(votes) if votes else None
+        rows.append(Comparison(*key, tuple(groups[key]), found))
+    return rows
+
+
+def as_text(rows: Sequence[Comparison]) -> str:
+    """For a terminal."""
+    lines = [f"Human evaluation (Table 4): percent of votes, ± half the {LEVEL:.0%} interval"]
+    for row in rows:
+        lines += ["", f"{row.corpus}: {label(row.system)} vs {label(row.opponent)}"]
+        if row.preference is None:
+            lines.append(f"  nobody has voted yet; {row.votes_wanted} votes are wanted")
+            continue
+        lines += _lines(row, row.preference)
+    return "\n".join(lines)
+
+
+def as_json(rows: Sequence[Comparison]) -> str:
+    """All numbers, as shares rather than percent, but for the paper's."""
+    document = {
+        "level": LEVEL,
+        "method": METHOD,
+        "bootstrap_samples": NUM_SAMPLES,
+        "seed": SEED,
+        "rows": [_document(row) for row in rows],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def as_latex(rows: Sequence[Comparison]) -> str:
+    """A table for a paper, ours beside the paper's."""
+    counted = [(row, row.preference) for row in rows if row.preference is not None]
+    beside = any(row.paper("win") for row, _ in counted)
+    columns = [
+        Column(outcome, PLURALS[outcome].capitalize(), lambda _: None, paper=beside) for outcome in OUTCOMES
+    ]
+    lines = []
+    for row, found in counted:
+        cells = []
+        for outcome in OUTCOMES:
+            share, paper = found.shares[outcome], row.paper(outcome)
+            printed = "–" if paper is None else rf"{paper[0]:.1f} \pm {paper[1]:.1f}"
+            cells.append(
+                Cell(f"{100 * share.share:.1f}", _half_width(share), paper=printed if beside else None)
+            )
+        name = f"{row.corpus}: {label(row.system)} vs {label(row.opponent)}"
+        lines.append(Row(row.opponent, name, cells, []))
+    caption = f"Percent of votes, with half widths of {LEVEL:.0%} bootstrap intervals over contexts."
+    return latex(Table("human", "Human evaluation", caption, columns, lines))
+
+
+def _lines(row: Comparison, found: Preference) -> list[str]:
+    """What is said of one row that has votes."""
+    lines = ["  " + "   ".join(f"{PLURALS[o]} {_percent(found.shares[o])}" for o in OUTCOMES)]
+    papers = {outcome: row.paper(outcome) for outcome in OUTCOMES}
+    if papers["win"]:
+        printed = "   ".join(f"{PLURALS[o]} {p[0]:.1f} ± {p[1]:.1f}" for o, p in papers.items() if p)
+        lines.append(f"  the paper's VHCR: {printed}")
+    preferred = label(row.system if found.difference.estimate > 0 else row.opponent)
+    verdict = {
+        "yes": f"{preferred} is preferred",
+        "by these raters": f"these raters prefer {preferred}, others might not",
+        "no": "undecided",
+    }[found.decided]
+    lines.append(
+        f"  wins - losses {_points(found.difference)} points, "
+        f"{_points(found.two_way_difference)} drawing raters too: {verdict}"
+    )
+    people = f"{found.num_raters} rater{'s' * (found.num_raters > 1)}"
+    spread = f"{found.fewest_votes}" + (
+        f" to {found.most_votes}" if found.most_votes > found.fewest_votes else ""
+    )
+    lines.append(
+        f"  {found.num_votes} of {row.votes_wanted} votes, "
+        f"by {people}, on {found.num_items} pairs ({spread} each)"
+    )
+    lines.append("  if votes were independent (the paper's formula): ± " + ", ".join(
+        f"{100 * found.shares[o].independent_half_width:.1f}" for o in OUTCOMES
+    ) + "; drawing raters too: ± " + ", ".join(
+        f"{50 * (found.shares[o].two_way_high - found.shares[o].two_way_low):.1f}" for o in OUTCOMES
+    ))  # fmt: skip
+    alpha = found.agreement
+    if alpha.nominal is None:
+        lines.append("  agreement: undefined (no pair with two votes, or all votes alike)")
+    else:
+        between = "" if alpha.nominal_low is None else f" [{alpha.nominal_low:.2f}, {alpha.nominal_high:.2f}]"
+        lines.append(
+            f"  agreement: Krippendorff's alpha {alpha.nominal:.2f}{between} with ties as an answer of "
+            f"their own, {alpha.ordinal:.2f} with ties between wins and losses"
+        )
+    if found.left is not None:
+        lines.append(f"  the left side got {_percent(found.left)} of the votes for a side")
+    share = row.identical_share
+    if share:
+        rest = 1 - share
+        as_ties = [found.shares["win"].share * rest, found.shares["loss"].share * rest]
+        lines.append(
+            f"  left out: {share:.1%} of contexts, where both say the same; as ties they would make it "
+            f"{100 * as_ties[0]:.1f} wins, {100 * as_ties[1]:.1f} losses, {100 * (1 - sum(as_ties)):.1f} ties"
+        )
+    return lines
+
+
+def _document(row: Comparison) -> dict[str, Any]:
+    found = row.preference
+    document: dict[str, Any] = {
+        "corpus": row.corpus,
+        "system": row.system,
+        "opponent": row.opponent,
+        "votes_wanted": row.votes_wanted,
+        "identical_share": row.identical_share,
+        "studies": [
+            {
+                "file": study.path.name,
+                "system_seed": study.settings.system_seed,
+                "opponent_seed": study.settings.opponent_seed,
+                "num_turns": study.settings.num_turns,
+                "votes_per_item": study.settings.votes_per_item,
+                "seed": study.settings.seed,
+                "num_contexts": study.settings.num_contexts,
+                "num_identical": study.settings.num_identical,
+                "include_identical": study.settings.include_identical,
+                "provenance": study.settings.provenance,
+            }
+            for study in row.studies
+        ],
+        "paper": {
+            PLURALS[outcome]: {"percent": paper[0], "half_width": paper[1]}
+            for outcome in OUTCOMES
+            if (paper := row.paper(outcome)) is not None
+        },
+    }
+    if found is None:
+        return {**document, "num_votes": 0}
+    return {
+        **document,
+        "num_items": found.num_items,
+        "num_contexts": found.num_contexts,
+        "num_votes": found.num_votes,
+        "num_raters": found.num_raters,
+        "fewest_votes": found.fewest_votes,
+        "most_votes": found.most_votes,
+        **{PLURALS[outcome]: found.shares[outcome]._asdict() for outcome in OUTCOMES},
+        "wins_minus_losses": found.difference._asdict(),
+        "two_way_wins_minus_losses": found.two_way_difference._asdict(),
+        "decided": found.decided,
+        "agreement": {"coefficient": "Krippendorff's alpha", **found.agreement._asdict()},
+        "left": None if found.left is None else found.left._asdict(),
+    }
+
+
+def _half_width(share: Share) -> str:
+    return f"{50 * (share.high - share.low):.1f}"
+
+
+def _percent(share: Share) -> str:
+    return f"{100 * share.share:.1f} ± {_half_width(share)}"
+
+
+def _points(interval: Interval) -> str:
+    estimate, low, high = (100 * value for value in interval)
+    return f"{estimate:+.1f} [{low:+.1f}, {high:+.1f}]"
