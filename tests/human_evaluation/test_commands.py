@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tests.human_evaluation.studies import PROTOCOL, make_study, rater, write_run
 from tests.human_evaluation.test_platforms import exported, results, saved
-from vhcr import cli
+from vhcr import cli, layout
 from vhcr.human_evaluation.study import Study
 
 ROOT = Path(__file__).parents[2]
@@ -85,13 +85,7 @@ def test_the_papers_figures_stand_beside_ours(tmp_path: Path) -> None:
         for opponent in ("vhred-bow", "hred")
     ]
     for path in paths:
-        study = Study(Path(path))
-        assert study.settings.paper_corpus == "cornell"
-        who = rater(study, "anna")
-        for choice in ("left", "tie", "right", "left", "tie"):
-            shown = study.next_item(who)
-            assert shown is not None
-            study.vote(who, shown.item, choice, 0)  # type: ignore[arg-type]
+        assert Study(Path(_voted(path))).settings.paper_corpus == "cornell"
     text = typed("report", *paths)
     assert text.index("VHCR + u.d vs HRED") < text.index("VHCR + u.d vs VHRED + bow"), "the paper's order"
     assert "the paper's VHCR: wins 28.5 ± 1.9   losses 28.2 ± 1.9   ties 43.3 ± 2.1" in text
@@ -101,6 +95,39 @@ def test_the_papers_figures_stand_beside_ours(tmp_path: Path) -> None:
     assert r"$31.3 \pm 2.0$" in latex
     assert r"$40.0 \pm " in latex
     assert latex.count(r"\toprule") == latex.count(r"\end{table}") == 1
+
+
+def test_the_papers_systems_are_told_by_what_was_trained() -> None:
+    """A folder's name proves nothing where the run says what it is."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    at_rest = values["defaults"]["system"]
+    settings = {
+        "mine": {**at_rest, "architecture": "vhcr", "utterance_drop": 0.25},
+        "vhcr-ud": {**at_rest, "architecture": "vhcr", "utterance_drop": 0.25, "word_drop": 0.9},
+        "hred": {**at_rest, "architecture": "hred"},
+    }
+    for system, recorded in settings.items():
+        write_run(Path(), system, corpus="ubuntu")
+        run = layout.trained("ubuntu", system, 0) / "run.json"
+        layout.write_json(run, {"params": {"system": recorded}})
+    said = {
+        system: typed("report", _voted(typed("build", f"ubuntu/{system}/0", "ubuntu/hred/0", "--items", "5")))
+        for system in ("mine", "vhcr-ud")
+    }
+    assert "the paper's VHCR: wins 52.9 ± 2.1" in said["mine"]
+    assert "the paper" not in said["vhcr-ud"].replace("the paper's formula", "")
+
+
+def _voted(printed: str) -> str:
+    """The study that `build` named, with one rater's votes."""
+    study = Study(Path(printed.strip()))
+    who = rater(study, "anna")
+    for choice in ("left", "tie", "right", "left", "tie"):
+        shown = study.next_item(who)
+        assert shown is not None
+        study.vote(who, shown.item, choice, 0)  # type: ignore[arg-type]
+    return str(study.path)
 
 
 def test_batches_of_one_comparison_are_pooled(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,17 +9,16 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pytest
 
-from vhcr.human_evaluation.preference import (
-    LEVEL,
-    Z_VALUE,
-    agreement,
-    independent_half_width,
-    preference,
-)
+from vhcr.human_evaluation import preference as module
+from vhcr.human_evaluation.preference import LEVEL, Z_VALUE, Preference, agreement, independent_half_width
 from vhcr.human_evaluation.study import Outcome, Vote
 from vhcr.report.paper import PaperFigures
 
 OUTCOME: dict[str, Outcome] = {"w": "win", "l": "loss", "t": "tie"}
+
+
+def preference(given: Sequence[Vote], num_samples: int = 1000) -> Preference:
+    return module.preference(given, num_samples)
 
 
 def votes(*items: str, raters: Sequence[str] = "abcdefghij", left: bool = True) -> list[Vote]:
@@ -101,6 +100,7 @@ def test_the_verdict_follows_the_interval_of_the_difference() -> None:
     assert biased.two_way_difference.low < 0 < biased.two_way_difference.high
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     """Contexts differ in how often their votes are wins (mean 0.4): 90 % intervals, 200 studies."""
     rng = np.random.default_rng(2)
