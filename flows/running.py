@@ -65,7 +65,8 @@ def run(
     """Run ``command`` and hand over each line it prints, as it prints it.
 
     It stays in our process group, so that cancelling the flow reaches it too; and it is tethered, so that it
-    ends even when we are killed.
+    ends even when we are killed. Where it has to be stopped, by the time limit or because we are, its last
+    lines are handed over too: they say whether it left a checkpoint.
 
     Raises:
         CommandError: it took longer than ``timeout_seconds``; it has been stopped.
@@ -88,58 +89,88 @@ def run(
     )
     with _children_lock:
         _children.add(process.pid)
-    try:
-        assert process.stdout is not None
-        for line in _lines(process.stdout.fileno(), deadline):
+    assert process.stdout is not None
+    output = _Lines(process.stdout.fileno())
+
+    def hear(until: float) -> None:
+        for line in output.read(until):
             last.append(line)
             on_line(line)
-        status = process.wait(max(0.0, deadline - time.monotonic()))
+
+    try:
+        try:
+            hear(deadline)
+            status = process.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            # Stopped together with us, it may be gone while what it started still leaves a checkpoint.
+            if process.poll() is None or not output.ended:
+                with _stopping(process), contextlib.suppress(TimeoutError):
+                    hear(time.monotonic() + STOP_SECONDS + POLL_SECONDS)
     except (TimeoutError, subprocess.TimeoutExpired):
         shown = "\n".join(last)
         raise CommandError(
             f"{' '.join(command)}: stopped after {timeout_seconds:.0f} s\n{shown}".rstrip()
         ) from None
     finally:
-        if process.poll() is None:
-            stop(process.pid)
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        process.stdout.close()
         with _children_lock:
             _children.discard(process.pid)
     return Finished(status, tuple(last))
 
 
-def _lines(descriptor: int, deadline: float) -> Iterator[str]:
-    """Lines of a pipe until it closes; a line that a progress bar rewrites comes only now and then.
+@contextlib.contextmanager
+def _stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Stop a process in the background, so that we can hear what it says meanwhile."""
+    stopper = threading.Thread(target=lambda: stop(process.pid) if process.poll() is None else None)
+    stopper.start()
+    try:
+        yield
+    finally:
+        stopper.join()
+        process.wait()
 
-    Raises:
-        TimeoutError: the deadline has passed.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    pending, bar_shown = "", -BAR_SECONDS
-    while True:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        if not select.select([descriptor], [], [], min(left, 1.0))[0]:
-            continue
-        data = os.read(descriptor, 65536)
-        pending += decoder.decode(data, final=not data)
-        *whole, pending = pending.replace("\r\n", "\n").split("\n")
-        for text in whole:
-            if line := text.rpartition("\r")[2].rstrip():
-                yield line
-        if not data:
-            if line := pending.rpartition("\r")[2].rstrip():
-                yield line
-            return
-        if "\r" in pending:
-            parts = [part for part in pending.split("\r") if part.strip()]
-            pending = pending.rpartition("\r")[2]
-            if parts and time.monotonic() - bar_shown >= BAR_SECONDS:
-                bar_shown = time.monotonic()
-                yield parts[-1].rstrip()
+
+class _Lines:
+    """The lines of a pipe; of one that a progress bar rewrites, only some come through."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.ended = False  # everybody who wrote to the pipe has closed it
+        self._descriptor = descriptor
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._ready: deque[str] = deque()
+        self._pending = ""
+        self._bar_shown = -BAR_SECONDS
+
+    def read(self, until: float) -> Iterator[str]:
+        """Lines until the pipe ends; interrupted or out of time, one may read on where that was.
+
+        Raises:
+            TimeoutError: it is later than ``until``, by the monotonic clock.
+        """
+        while True:
+            while self._ready:
+                yield self._ready.popleft()
+            if self.ended:
+                return
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            if select.select([self._descriptor], [], [], min(left, 1.0))[0]:
+                self._take(os.read(self._descriptor, 65536))
+
+    def _take(self, data: bytes) -> None:
+        self.ended = not data
+        text = self._pending + self._decoder.decode(data, final=self.ended)
+        *whole, self._pending = text.replace("\r\n", "\n").split("\n")
+        if self.ended:
+            whole.append(self._pending)
+        self._ready.extend(shown for line in whole if (shown := line.rpartition("\r")[2].rstrip()))
+        if "\r" in self._pending and not self.ended:
+            parts = [part for part in self._pending.split("\r") if part.strip()]
+            self._pending = self._pending.rpartition("\r")[2]
+            if parts and time.monotonic() - self._bar_shown >= BAR_SECONDS:
+                self._bar_shown = time.monotonic()
+                self._ready.append(parts[-1].rstrip())
 
 
 def stop(pid: int) -> None:

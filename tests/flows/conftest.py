@@ -169,10 +169,10 @@ class Patient(httpx.HTTPTransport):
 class House:
     """The project itself over few conversations, with what a person has at hand in Prefect's pages."""
 
-    def __init__(self, folder: Path, api: str) -> None:
+    def __init__(self, folder: Path, api: str, http: httpx.Client) -> None:
         self.folder = folder
         self.api = api
-        self.http = httpx.Client(base_url=api, timeout=60, transport=Patient())
+        self.http = http
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         self.environment = {
             **{name: value for name, value in os.environ.items() if name != "VHCR_MLFLOW"},
@@ -246,8 +246,11 @@ class House:
         return "\n".join(line["message"] for line in self.http.post("/logs/filter", json=wanted).json())
 
     def artifacts(self, run: str) -> dict[str, dict[str, Any]]:
-        """By the first word of their key; the newest of each."""
-        wanted = {"artifacts": {"flow_run_id": {"any_": [run]}}, "sort": "CREATED_DESC"}
+        """By the first word of their key; the newest of each. What Prefect keeps for states has none."""
+        wanted = {
+            "artifacts": {"flow_run_id": {"any_": [run]}, "key": {"exists_": True}},
+            "sort": "CREATED_DESC",
+        }
         found: dict[str, dict[str, Any]] = {}
         for artifact in self.http.post("/artifacts/filter", json=wanted).json():
             found.setdefault(artifact["key"].partition("-")[0], artifact)
@@ -272,7 +275,8 @@ class House:
         return sorted((self.folder / "runs" / corpus).glob("*"))
 
 
-def make_house(folder: Path, api: str = "") -> House:
+@contextlib.contextmanager
+def open_house(folder: Path, api: str = "") -> Iterator[House]:
     """The project in ``folder``, its code linked, its corpus and evaluation made small."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     toy = params["corpora"]["toy"]
@@ -291,13 +295,14 @@ def make_house(folder: Path, api: str = "") -> House:
         "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
         "[cache]\n    type = reflink,hardlink,copy\n"
     )
-    return House(folder, api)
+    with httpx.Client(base_url=api, timeout=60, transport=Patient()) as http:
+        yield House(folder, api, http)
 
 
 @pytest.fixture(scope="module")
-def house(server: str, tmp_path_factory: pytest.TempPathFactory) -> House:
+def house(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """The project with its flows deployed, and no worker yet."""
-    made = make_house(tmp_path_factory.mktemp("house"), server)
-    done = made.python("-m", "flows.deploy")
-    assert done.returncode == 0, done.stdout
-    return made
+    with open_house(tmp_path_factory.mktemp("house"), server) as made:
+        done = made.python("-m", "flows.deploy")
+        assert done.returncode == 0, done.stdout
+        yield made

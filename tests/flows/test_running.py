@@ -100,6 +100,53 @@ def test_a_command_that_takes_too_long_is_stopped_with_all_below_it(tmp_path: Pa
     assert gone(int((tmp_path / "pid").read_text()))
 
 
+LAST_WORDS = """
+import signal, sys, time
+
+def end(number, frame):
+    time.sleep(0.5)
+    print("checkpoint left", flush=True)
+    sys.exit(3)
+
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_a_command_says_while_it_is_stopped_is_heard() -> None:
+    """Out of time, a training once left a checkpoint and nobody could tell: the pipe was read no more."""
+    lines: list[str] = []
+    with pytest.raises(running.CommandError, match=r"(?s)stopped after 5 s.*checkpoint left"):
+        running.run([PYTHON, "-c", LAST_WORDS], lines.append, timeout_seconds=5.0)
+    assert lines == ["ready", "checkpoint left"]
+
+
+def test_an_interrupted_flow_hears_what_its_commands_child_still_has_to_say(tmp_path: Path) -> None:
+    """Cancelled, all are asked to stop at once: DVC is gone first, and the training writes its checkpoint."""
+    (tmp_path / "training.py").write_text(LAST_WORDS)
+    command = f"import subprocess, sys; subprocess.run([sys.executable, {str(tmp_path / 'training.py')!r}])"
+    lines: list[str] = []
+
+    class Cancelled(BaseException):
+        pass
+
+    def hear(line: str) -> None:
+        lines.append(line)
+        if line == "ready":
+            (above,) = (
+                child for child in psutil.Process().children() if str(tmp_path) in str(child.cmdline())
+            )
+            for process in (above, *above.children()):
+                process.terminate()
+            wait_for(lambda: gone(above.pid))
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        running.run([PYTHON, "-c", command], hear, timeout_seconds=60.0)
+    assert lines == ["ready", "checkpoint left"]
+
+
 def test_a_command_ends_with_a_killed_parent(tmp_path: Path, start: Start) -> None:
     """SIGKILL lets nobody tidy up; an orphan would keep its core."""
     note = tmp_path / "pid"
