@@ -158,12 +158,17 @@ def _cancelled_with_us(left: dict[UUID, str]) -> Iterator[None]:
 
 
 def collect(room: Room, runs: dict[tuple[str, int], Room]) -> None:
-    """The runs' files under the names that the report gives them; linked, so they take no room on disk."""
+    """The runs' files under the names that the report gives them; linked, so they take no room on disk.
+
+    Nothing of an earlier attempt is left: a run that came out well then and failed now is not in the report.
+    """
+    places = (layout.trained, layout.evaluated)
+    for place in places:
+        shutil.rmtree(room.folder / place(room.corpus, "any", 0).parent.parent, ignore_errors=True)
     for (name, seed), member in runs.items():
-        for place in (layout.trained, layout.evaluated):
+        for place in places:
             source = member.folder / place(member.corpus, member.system, member.seed)
             target = room.folder / place(room.corpus, name, seed)
-            shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(source, target, copy_function=_link)
 
 

@@ -67,6 +67,11 @@ path.write_text(text)
 """
 
 
+def slow(test: Callable[..., None]) -> Callable[..., None]:
+    """Real workers and trainings, which a busy machine slows down; the first also waits for the house."""
+    return pytest.mark.slow(pytest.mark.timeout(900)(test))
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project's root, which is also the working directory."""
@@ -106,6 +111,10 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = ""
         assert time.monotonic() < deadline, f"waited {seconds} s in vain {what}"
         time.sleep(0.1)
     return found
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
 
 
 def free_port() -> int:
@@ -299,10 +308,21 @@ def open_house(folder: Path, api: str = "") -> Iterator[House]:
         yield House(folder, api, http)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def house(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """The project with its flows deployed, and no worker yet."""
     with open_house(tmp_path_factory.mktemp("house"), server) as made:
         done = made.python("-m", "flows.deploy")
         assert done.returncode == 0, done.stdout
         yield made
+
+
+@pytest.fixture(autouse=True)
+def no_orphans(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test does to it, in the end no training is left without a flow."""
+    yield
+    if "house" in request.fixturenames:
+        left = request.getfixturevalue("house").trainings()
+        for training in left:
+            training.kill()
+        assert left == []

@@ -11,12 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
 from flows.pipeline import pipeline
 from flows.settings import PipelineSettings
-from tests.flows.conftest import ROOT, dvc
+from tests.flows.conftest import dvc
 
 
 def test_settings_refuse_what_they_do_not_know() -> None:
@@ -37,15 +36,6 @@ def test_the_form_has_descriptions_bounds_and_defaults() -> None:
         assert field["description"], name
         assert "default" in field, name
     assert settings["properties"]["parallel_stages"]["minimum"] == 1
-
-
-def test_the_deployment_names_the_flow_and_runs_alone() -> None:
-    deployments = yaml.safe_load((ROOT / "flows" / "prefect.yaml").read_text())["deployments"]
-    by_name = {deployment["name"]: deployment for deployment in deployments}
-    path, _, name = by_name["pipeline"]["entrypoint"].partition(":")
-    assert f"def {name}(" in (ROOT / path).read_text()
-    assert by_name["pipeline"]["concurrency_limit"]["limit"] == 1
-    assert [schedule["active"] for schedule in by_name["pipeline"]["schedules"]] == [False]
 
 
 def start(code: str, **environment: str) -> subprocess.Popen[str]:

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import yaml
 from flows import rooms
 from flows.settings import SystemDials, TrainingDials, TrainSettings, chosen
 from flows.train import describe, train
-from tests.flows.conftest import ROOT, House, open_house, wait_for
+from tests.flows.conftest import ROOT, House, gone, open_house, slow, wait_for
 from vhcr import layout
 from vhcr.errors import ParameterError
 from vhcr.params import Params, TrainingParams
@@ -26,11 +25,6 @@ from vhcr.params import Params, TrainingParams
 DIALS = ("training", "model", "evaluation", "generation")
 LONG = {"num_epochs": 75, "record_every_steps": 50, "validate_every_steps": 450}
 STEPS = 75 * 12  # a quarter of a minute on an idle machine
-
-
-def slow(test: Callable[..., None]) -> Callable[..., None]:
-    """Real workers and trainings, which a busy machine slows down; the first also waits for the house."""
-    return pytest.mark.slow(pytest.mark.timeout(900)(test))
 
 
 def test_every_dial_is_in_the_form_with_its_bounds_and_what_it_is_now() -> None:
@@ -183,17 +177,6 @@ def test_what_does_not_fit_the_form_never_becomes_a_run(house: House) -> None:
     assert count() == before
 
 
-@slow
-def test_pools_have_limits_and_keep_those_that_somebody_set(house: House) -> None:
-    def limit(pool: str) -> int:
-        return int(house.http.get(f"/work_pools/{pool}").json()["concurrency_limit"])
-
-    assert (limit("cpu"), limit("gpu")) == (2, 1)
-    house.http.patch("/work_pools/gpu", json={"concurrency_limit": 4}).raise_for_status()
-    assert house.python("-m", "flows.deploy", "--pool", "gpu").returncode == 0
-    assert limit("gpu") == 4
-
-
 @pytest.fixture(scope="module")
 def whole(house: House) -> str:
     """The curves, in full precision, of an undisturbed training with the LONG settings."""
@@ -204,17 +187,6 @@ def whole(house: House) -> str:
         done = other.python("-m", "dvc", "repro", "train", VHCR_MLFLOW="off")
     assert done.returncode == 0, done.stdout
     return (folder / "data/trained/toy/vhcr-ud/0/curves.csv").read_text()
-
-
-@pytest.fixture(autouse=True)
-def no_orphans(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test does to it, in the end no training is left without a flow."""
-    yield
-    if "house" in request.fixturenames:
-        left = request.getfixturevalue("house").trainings()
-        for training in left:
-            training.kill()
-        assert left == []
 
 
 def long(unlike: float) -> dict[str, Any]:
@@ -230,10 +202,6 @@ def begin(house: House, wanted: dict[str, Any]) -> tuple[str, psutil.Process]:
     wait_for(lambda: house.steps_done(run) > 100, 200, "for the training to get going")
     (training,) = house.trainings()
     return run, training
-
-
-def gone(process: psutil.Process) -> bool:
-    return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
 
 
 def check_the_end(house: House, run: str, wanted: dict[str, Any], whole: str) -> None:
