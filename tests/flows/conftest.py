@@ -69,7 +69,7 @@ path.write_text(text)
 
 def slow(test: Callable[..., None]) -> Callable[..., None]:
     """Real workers and trainings, which a busy machine slows down; the first also waits for the house."""
-    return pytest.mark.slow(pytest.mark.timeout(900)(test))
+    return pytest.mark.slow(pytest.mark.timeout(1500)(test))
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ class House:
     def retry(self, run: str) -> None:
         self.set_state(run, "SCHEDULED", "AwaitingRetry", force=True)
 
-    def reach(self, run: str, *states: str, seconds: float = 200.0) -> str:
+    def reach(self, run: str, *states: str, seconds: float = 600.0) -> str:
         """Wait until the run is in one of ``states``, or in another from which it will not move."""
         final = {"Completed", "Failed", "Crashed", "Cancelled", *states}
         state: str = wait_for(

@@ -177,7 +177,7 @@ def test_cancelled_it_takes_its_runs_in_the_pool_along(house: House) -> None:
     with house.worker():
         asked = {"systems": ["hred"], "variants": [endless], "run_on": "cpu"}
         run = house.start("compare/compare", settings=asked)
-        (training,) = wait_for(house.trainings, 200, "for the training")
+        (training,) = wait_for(house.trainings, 600, "for the training")
         house.cancel(run)
         house.reach(run, "Cancelled")
         (member,) = flow_runs(house, "hred.endless-0")

@@ -199,7 +199,7 @@ def long(unlike: float) -> dict[str, Any]:
 def begin(house: House, wanted: dict[str, Any]) -> tuple[str, psutil.Process]:
     """A run that is well under way, and the process that trains."""
     run = house.start("train/train", settings=wanted)
-    wait_for(lambda: house.steps_done(run) > 100, 200, "for the training to get going")
+    wait_for(lambda: house.steps_done(run) > 100, 600, "for the training to get going")
     (training,) = house.trainings()
     return run, training
 
@@ -252,7 +252,7 @@ def test_a_killed_worker_takes_its_run_along_and_the_next_goes_on(house: House, 
         run, training = begin(house, wanted)
         worker.kill()
         wait_for(lambda: gone(training), 10, "for the training to stop")
-        house.reach(run, "Crashed", seconds=60)
+        house.reach(run, "Crashed")
     house.retry(run)
     with house.worker():
         check_the_end(house, run, wanted, whole)
@@ -266,7 +266,7 @@ def test_a_killed_flow_is_crashed_and_leaves_no_training(house: House, whole: st
         (flow,) = psutil.Process(worker.pid).children()
         flow.kill()
         wait_for(lambda: gone(training), 10, "for the training to stop")
-        house.reach(run, "Crashed", seconds=60)
+        house.reach(run, "Crashed")
     house.retry(
         run
     )  # not before the worker is gone: it says Crashed twice, which would undo a retry in between
@@ -281,7 +281,7 @@ def test_a_killed_training_fails_its_run_and_a_retry_goes_on(house: House, whole
     with house.worker():
         run, training = begin(house, wanted)
         training.kill()
-        house.reach(run, "Failed", seconds=60)
+        house.reach(run, "Failed")
         house.retry(run)
         check_the_end(house, run, wanted, whole)
 
