@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "recording": FILES | {"provenance", "training", "evaluation"},  # of evaluation the mean over seeds
     "serving": FILES | {"batch", "generation", "models", "tokenisation", "training"},
     "registry": FILES | {"evaluation", "recording", "report", "serving", "tokenisation"},
+    "reproduction": FILES | {"provenance", "recording", "training"},
     "report": FILES | {"generation", "evaluation"},  # of evaluation the intervals, which are arithmetic
     # The text it shows, intervals (arithmetic), and the paper's figures.
     "human_evaluation": FILES | {"tokenisation", "evaluation", "report"},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vhcr.errors import ParameterError, VhcrError
+from vhcr.errors import DataError, ParameterError, VhcrError
 from vhcr.human_evaluation.commands import app as human_evaluation
 
 if TYPE_CHECKING:
@@ -365,6 +365,36 @@ def register(
     folder = resolve_run(run)
     place = evaluated or evaluation_of(folder)
     typer.echo(enter(folder, place, run_id=fetched_run_id(folder), make_champion=champion))
+
+
+@app.command()
+def reproduce(
+    run: Run,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Also where code, versions or machine are not as they were.")
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep what was made, even if it is the same.")] = False,
+) -> None:
+    """Make a recorded run again, from its commit, data, parameters and seed, and compare bit for bit.
+
+    Status 0: it came out the same. 1: it came out different. 2: it cannot be made again here.
+    """
+    import logging
+
+    from vhcr.reproduction import Recorded
+    from vhcr.reproduction import reproduce as again
+    from vhcr.stages.resolve import evaluation_of, resolve_run
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    folder = resolve_run(run)
+    try:
+        evaluated = evaluation_of(folder)
+    except DataError:
+        evaluated = None  # trained alone: then the training alone is made again
+    outcome = again(Recorded.load(folder, evaluated), anyway=anyway, keep=keep)
+    typer.echo(outcome)
+    if not outcome.is_same:
+        raise typer.Exit(1)
 
 
 HELP = """\

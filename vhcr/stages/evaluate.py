@@ -32,7 +32,7 @@ from vhcr.generation import control
 from vhcr.generation.respond import Continuation, Responder
 from vhcr.models import Noise
 from vhcr.params import EvaluationParams, GenerationParams, Params
-from vhcr.provenance import code_version, machine, versions
+from vhcr.provenance import code_version, dvc_hash, machine, versions
 from vhcr.recording import or_later
 from vhcr.registry import register, send_shown
 from vhcr.stages.common import stage_main
@@ -76,7 +76,8 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
         name: Conversations.load(source / "token_ids" / f"{name}.parquet", len(trained.vocabulary))
         for name in ("validation", "test")
     }
-    vectors = WordVectors.load(layout.embeddings(corpus) / "vectors.bin")
+    vectors_path = layout.embeddings(corpus) / "vectors.bin"
+    vectors = WordVectors.load(vectors_path)
     evaluation, generation = merged.evaluation, merged.generation
 
     conversations, metrics = likelihood(trained, splits["test"], evaluation)
@@ -98,6 +99,7 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
         {
             "mlflow_run_id": mlflow_run_id,
             "data_hash": manifest["data_hash"],
+            "inputs": {str(path): dvc_hash(path) for path in (source, vectors_path)},
             "code_version": version.commit,
             "dirty": version.dirty,
             "versions": versions(),

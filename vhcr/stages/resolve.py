@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 MODEL = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 NEEDED = ("run.json", "vocabulary.txt", "best.safetensors")
-WELCOME = ("provenance.json", "curves.csv", EVALUATION)  # fetched where they are kept
+WELCOME = ("provenance.json", "curves.csv", "metrics.json", EVALUATION)  # fetched where they are kept
 
 
 def trained_runs() -> dict[str, Path]:
