@@ -272,6 +272,15 @@ def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
         Study(tmp_path / "study.sqlite")
 
 
+def test_damaged_settings_are_named(tmp_path: Path) -> None:
+    path = make_study(tmp_path).path
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE study SET settings = '{}'")
+    connection.close()
+    with pytest.raises(StudyError, match=r"study.sqlite: its settings are damaged: .*missing"):
+        Study(path)
+
+
 def test_settings_and_texts_survive(tmp_path: Path) -> None:
     study = make_study(tmp_path, num_turns=3, provenance={"protocol": {"k": [1, "ä"]}})
     assert Study(study.path).settings == study.settings

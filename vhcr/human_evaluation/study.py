@@ -228,7 +228,10 @@ class Study:
             if form != FORMAT:
                 raise StudyError(f"{path}: format {form}, but this version reads format {FORMAT}")
             settings, secret = connection.execute("SELECT settings, secret FROM study").fetchone()
-        self.settings = Settings(**json.loads(settings))
+        try:
+            self.settings = Settings(**json.loads(settings))
+        except (TypeError, ValueError) as error:
+            raise StudyError(f"{path}: its settings are damaged: {error}") from None
         self._secret = bytes.fromhex(secret)
 
     @classmethod

@@ -109,9 +109,8 @@ def as_latex(rows: Sequence[Comparison]) -> str:
         for outcome in OUTCOMES:
             share, paper = found.shares[outcome], row.paper(outcome)
             printed = "–" if paper is None else rf"{paper[0]:.1f} \pm {paper[1]:.1f}"
-            cells.append(
-                Cell(f"{100 * share.share:.1f}", _half_width(share), paper=printed if beside else None)
-            )
+            text, deviation = _split(share)
+            cells.append(Cell(text, deviation, paper=printed if beside else None))
         name = f"{row.corpus}: {label(row.system)} vs {label(row.opponent)}"
         lines.append(Row(row.opponent, name, cells, []))
     caption = f"Percent of votes, with half widths of {LEVEL:.0%} bootstrap intervals over contexts."
@@ -218,12 +217,16 @@ def _document(row: Comparison) -> dict[str, Any]:
     }
 
 
-def _half_width(share: Share) -> str:
-    return f"{50 * (share.high - share.low):.1f}"
+def _split(share: Share) -> tuple[str, str]:
+    """Percent and half width; an interval that ends at the share itself is written out instead."""
+    percent = f"{100 * share.share:.1f}"
+    if share.share in {share.low, share.high}:
+        return f"{percent} [{100 * share.low:.1f}, {100 * share.high:.1f}]", ""
+    return percent, f"{50 * (share.high - share.low):.1f}"
 
 
 def _percent(share: Share) -> str:
-    return f"{100 * share.share:.1f} ± {_half_width(share)}"
+    return " ± ".join(part for part in _split(share) if part)
 
 
 def _points(interval: Interval) -> str:
