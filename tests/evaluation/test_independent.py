@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 from scipy.stats import bootstrap
+from scipy.stats import entropy as scipy_entropy
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -16,8 +18,9 @@ from sklearn.preprocessing import StandardScaler
 
 from vhcr.diagnostics.probes import probe
 from vhcr.evaluation.embedding_metrics import WordVectors, embedding_diversity, embedding_scores
+from vhcr.evaluation.likelihood import importance_weighted_nll
 from vhcr.evaluation.statistics import mean_and_deviation, paired_difference, ratio_interval
-from vhcr.evaluation.text_metrics import distinct
+from vhcr.evaluation.text_metrics import distinct, entropy
 
 RANDOM = np.random.default_rng(11)
 WORDS = [f"w{i}" for i in range(40)]
@@ -74,6 +77,18 @@ def test_distinct_agrees_with_counts_of_scikit_learn() -> None:
         counter = CountVectorizer(analyzer="word", token_pattern=r"\S+", ngram_range=(order, order))
         counts = counter.fit_transform([" ".join(words) for words in responses])
         assert distinct(responses, order) == pytest.approx(counts.shape[1] / counts.sum())
+
+
+def test_entropy_agrees_with_scipy() -> None:
+    texts = [text() for _ in range(50)]
+    counts = np.unique([word for words in texts for word in words], return_counts=True)[1]
+    assert entropy(texts) == pytest.approx(scipy_entropy(counts), rel=1e-12)
+
+
+def test_the_importance_weighted_bound_agrees_with_logsumexp_of_scipy() -> None:
+    weights = RANDOM.normal(-800.0, 30.0, (6, 40))  # far below what exp can hold
+    found = importance_weighted_nll(weights, 25)
+    assert found == pytest.approx(math.log(25) - logsumexp(weights[:, :25], axis=1), rel=1e-12)
 
 
 def test_a_probe_is_the_pipeline_of_scikit_learn() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -10,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from vhcr.report.page import Report, assemble, plain, render
-from vhcr.report.results import LeftOut, Response
+from vhcr.report.results import LeftOut, Response, Talk
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -66,10 +67,32 @@ def test_shows_what_was_asked_for(page: str) -> None:
         assert text in page, text
 
 
+def test_conversations_by_z_conv(report: Report, page: str) -> None:
+    talks = report.results.of("vhcr-ud")[0].talks
+    for key in (("interpolation", "spherical", 1), ("fixed", "", 0)):
+        for talk in talks[key]:
+            for text in talk.turns:
+                assert html.escape(text, quote=True).replace("&#x27;", "&#39;") in page
+    assert "Pair 2, spherical path" in page
+    assert "3 of the 3 conversations are different ones." in page
+    alike = {key: (talks[key][0],) * 3 for key in talks}
+    runs = tuple(replace(run, talks=alike) for run in report.results.of("vhcr-ud"))
+    again = render(assemble(replace(report.results, runs=runs), num_samples=10, seed=0))
+    assert "All 3 conversations are the same, word for word." in again
+
+
+def test_the_first_utterance_that_was_given_is_marked(report: Report) -> None:
+    talk = Talk(0.0, 0, "hello you", ("hello me",))
+    run = replace(report.results.runs[-1], talks={("interpolation", "linear", 0): (talk,)})
+    page = render(assemble(replace(report.results, runs=(run,)), num_samples=10, seed=0))
+    assert '<span class="who">given</span> hello you' in page
+
+
 def test_what_people_wrote_cannot_become_markup(report: Report) -> None:
     evil = "</script><script>alert(1)</script>&amp;\"'"
     response = Response((evil,), (evil,), (evil,))
-    run = replace(report.results.runs[0], system=evil, responses={(1, evil): response})
+    talks = {("fixed", evil, 0): (Talk(None, 0, evil, (evil,)),)}
+    run = replace(report.results.runs[0], system=evil, responses={(1, evil): response}, talks=talks)
     results = replace(
         report.results, title=evil, runs=(run,), left_out=(LeftOut(evil, evil, evil),),
         tokenisation={evil: {evil: [evil]}},

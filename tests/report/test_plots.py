@@ -8,8 +8,21 @@ from xml.etree import ElementTree
 
 import pytest
 
+from vhcr.report.evidence import Evidence
 from vhcr.report.page import Report
-from vhcr.report.plots import OTHER_COLOURS, SYSTEM_COLOURS, Figure, colours, thinned, write_images
+from vhcr.report.paper import PaperFigures
+from vhcr.report.plots import (
+    MAX_POINTS_IN_ALL,
+    OTHER_COLOURS,
+    SYSTEM_COLOURS,
+    Figure,
+    colours,
+    dash,
+    figures,
+    thinned,
+    write_images,
+)
+from vhcr.report.results import Results, Run
 
 
 def figure(report: Report, id: str) -> Figure:
@@ -37,6 +50,51 @@ def test_exact_nll_has_no_bound_to_tighten(report: Report) -> None:
     panel = figure(report, "bound").panels[0]
     assert "hred" not in panel.systems
     assert [x for x, _ in panel.lines[0].points] == [1, 10, 50]
+
+
+def test_convergence_starts_from_the_one_sample_bound(report: Report) -> None:
+    for line in figure(report, "bound").panels[1].lines:
+        assert line.points[0] == (1, 0.0)
+        assert [y for _, y in line.points] == sorted((y for _, y in line.points), reverse=True)
+
+
+def test_frontier_is_of_bounds_with_the_exact_nll_as_a_line(report: Report) -> None:
+    one, weighted = figure(report, "frontier").panels
+    assert {spot.system for spot in one.spots} == {"vhred", "vhred-wd", "vhred-bow", "vhcr-ud"}
+    (rule,) = one.rules
+    assert rule.y == pytest.approx(3.405, abs=0.001)
+    spot = next(spot for spot in weighted.spots if spot.name == "VHCR + u.d, seed 0")
+    run = report.results.of("vhcr-ud")[0]
+    assert (spot.x, spot.y) == pytest.approx((run.metrics["kl_per_word"], run.bounds[50]), abs=1e-5)
+    assert "a line at 3.405, HRED, exact" in figure(report, "frontier").alt
+
+
+def test_what_z_tells_a_word_is_prior_minus_posterior(report: Report) -> None:
+    panel = figure(report, "positions").panels[1]
+    line = next(line for line in panel.lines if line.name == "VHRED + bow, seed 0")
+    assert [x for x, _ in line.points] == [1, 2, 4], "a place without words has no point"
+    assert [y for _, y in line.points] == pytest.approx([1.10, 0.0, 0.0])
+    assert "hred" not in panel.systems
+
+
+def test_use_during_training_is_on_a_log_scale_without_zeros(report: Report) -> None:
+    ratio, units = figure(report, "usage").panels
+    assert ratio.log_y
+    assert all(y > 0 for line in ratio.lines for _, y in line.points)
+    assert units.title == "Active units of z_utt", "no run here has any of z_conv"
+
+
+def test_many_runs_have_fewer_points_and_no_background() -> None:
+    """45 runs of 20,000 steps once would have made a page of several megabytes."""
+    steps = list(range(4000))
+    curves = {"step": steps, "split": ["validation", "train"] * 2000, "kl_per_word": [0.5] * 4000}
+    runs = tuple(Run("toy", f"vhcr-ud-{i}", seed, {}, curves=curves) for i in range(15) for seed in range(3))
+    evidence = Evidence(Results("toy", "toy", runs), num_samples=10, seed=0)
+    panel = next(each for each in figures(evidence, PaperFigures(None)) if each.id == "kl").panels[0]
+    assert len(panel.lines) == 45
+    assert not any(line.faint for line in panel.lines)
+    assert max(len(line.points) for line in panel.lines) * 45 <= 1.05 * MAX_POINTS_IN_ALL
+    assert len({(light, dash(system)) for system, (light, _) in colours(panel.systems).items()}) >= 12
 
 
 def test_alternative_text_says_what_is_seen(report: Report) -> None:

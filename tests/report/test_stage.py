@@ -49,6 +49,13 @@ def test_writes_all_files_and_leaves_out_what_does_not_belong(
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*.*")}
     expected = {"index.html", "table.json", "plots/kl.png", "plots/kl.svg", "tables/table1.tex"}
     assert expected | {"tables/table3.csv"} <= set(files)
+    said = pq.read_table(files["tables/table5.parquet"]).to_pylist()
+    assert {row["system"] for row in said} == {"hred", "vhcr-ud"}
+    assert {row["response"] for row in said if row["system"] == "hred"} == {"i'm gonna go, sir."}
+    for number, talks in ((6, 2 * 2 * 3), (7, 2 * 4)):
+        told = pq.read_table(files[f"tables/table{number}.parquet"])
+        assert told.num_rows == 3 * talks
+        assert set(told["system"].to_pylist()) == {"vhcr-ud"}
     rows = json.loads(files["table.json"].read_text())
     assert [(row["system"], row["seed"]) for row in rows] == [("hred", 0), ("vhcr-ud", 0)]
     assert all(tuple(row) == TABLE_KEYS for row in rows)

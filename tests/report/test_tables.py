@@ -158,3 +158,39 @@ def test_the_vectors_behind_our_own_scores_are_named(report: Report) -> None:
     caption = table(report, "table3").caption
     assert "Our vectors: word2vec trained on the training split, which know 99.1% of" in caption
     assert "GoogleNews" not in caption.split("The paper's figures:")[0]
+
+
+def test_gains_of_each_level(report: Report) -> None:
+    made = table(report, "sources")
+    assert cell(made, "vhcr-ud", "gain_prior").text == "0.310"
+    assert cell(made, "vhcr-ud", "gain_prior_conv").text == "0.170"
+    assert cell(made, "vhred", "gain_prior_conv").text == "–", "it has no z_conv"
+    assert cell(made, "vhred-bow", "share_shuffled").text == "42.3 %", "2.2 of 5.2 nats"
+
+
+def test_mutual_information_stands_beside_its_error_and_its_limit(report: Report) -> None:
+    made = table(report, "diagnostics")
+    assert cell(made, "vhcr-ud", "mutual_information_conv").text == "3.20"
+    assert cell(made, "vhcr-ud", "diagnostics.mutual_information_conv.standard_error").text == "0.10"
+    assert cell(made, "vhcr-ud", "most_conv").text == "4.79", "log 120"
+    assert cell(made, "vhred", "mutual_information_utt").text == "0.01"
+
+
+def test_diversity_by_decoding(report: Report) -> None:
+    made = table(report, "diversity")
+    assert made.groups == [("greedy decoding", 3)], "no column without a number"
+    assert cell(made, "hred", "diversity.greedy.distinct_responses").text == "40.0 %"
+
+
+def test_nats_of_other_words_are_said_to_be(report: Report) -> None:
+    assert "other words" not in table(report, "table1").caption
+    runs = tuple(
+        replace(run, metrics={**run.metrics, "num_words": 1, "nll_per_word": 1.0})
+        if run.system == "vhred-bow"
+        else run
+        for run in report.results.runs
+    )
+    evidence = Evidence(replace(report.results, runs=runs), num_samples=20, seed=0)
+    made = next(each for each in tables(evidence, report.paper) if each.id == "table1")
+    assert "VHRED + bow: nats of other words" in made.caption
+    assert not cell(made, "vhred-bow", "nll_per_word").best

@@ -321,7 +321,17 @@ def _better_and_alive(evidence: Evidence) -> Finding:
 
 
 _NLL = "nll_per_word"
-_VARIATIONAL = ("vhred", "vhred-wd", "vhred-ud", "vhred-bow", "vhred-zonly", "vhcr", "vhcr-ud")
+_VARIATIONAL = (
+    "vhred",
+    "vhred-wd",
+    "vhred-wd50",
+    "vhred-wd75",
+    "vhred-ud",
+    "vhred-bow",
+    "vhred-zonly",
+    "vhcr",
+    "vhcr-ud",
+)
 _TABLE_3 = ("hred", "vhred", "vhred-wd", "vhred-bow", "vhcr-ud")
 _BOOTSTRAP_RULE = "The 95 % interval of each paired difference, in nats per word, lies on the claimed side."
 _VANISH_RULE = (

@@ -276,7 +276,7 @@ def _kl_figure(evidence: Evidence) -> Figure:
         "kl",
         "KL divergence during training",
         "The paper's Figures 1 and 4: a KL that goes to zero means that the decoder ignores the latent "
-        "variable. Validation split; faint, the training batches. Early values "
+        "variable. Validation split; faint, where runs are few, the training batches. Early values "
         "are high while the KL weight is low.",
         panels,
     )
@@ -296,7 +296,7 @@ def _loss_figure(evidence: Evidence) -> Figure:
         "loss",
         "Loss during training",
         "NLL bound = reconstruction error + KL, with the KL at full weight whatever the weight in training. "
-        "Validation split; faint, the training batches.",
+        "Validation split; faint, where runs are few, the training batches.",
         panels,
     )
 

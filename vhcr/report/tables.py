@@ -262,7 +262,7 @@ def _table(
     return Table(id, title, caption, used, rows)
 
 
-_BOUNDED = ("nll_per_word", "perplexity", "importance_weighted")
+_BOUNDED = ("nll_per_word", "perplexity", "subset", "importance_weighted")
 
 
 def _deviation(column: Column, summary: MeanAndDeviation | None) -> str:
