@@ -14,7 +14,7 @@ All strategies share these rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -38,6 +38,18 @@ class WordModel(Protocol):
         """([sequences], state [sequences, ...]) -> (unnormalised log p of the next word, new state).
 
         The first is a new tensor [sequences, vocab]: decoding writes over it.
+        """
+        ...
+
+
+@runtime_checkable
+class WordSearch(WordModel, Protocol):
+    """A word model that finds the likeliest word without saying how likely the others are."""
+
+    def likeliest(self, word_ids: Tensor, state: Tensor, never: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """([sequences], state) -> (the likeliest next word but those of ``never``, new state).
+
+        Of equals the first.
         """
         ...
 
@@ -149,17 +161,23 @@ def greedy(
     for step in range(params.max_words):
         if len(utterances.alive) == 0:
             break
-        logits, state = decoder.logits(utterances.words, utterances.state)
-        if total is not None:
-            logits = _log_softmax(logits)
-        if step == params.max_words - 1:
-            words = torch.full_like(utterances.words, EOS)
-            best = logits[:, EOS]
+        last = step == params.max_words - 1
+        if total is None and last:
+            words, state = torch.full_like(utterances.words, EOS), utterances.state
+        elif total is None and isinstance(decoder, WordSearch):
+            words, state = decoder.likeliest(utterances.words, utterances.state, NEVER)
         else:
-            _forbid(logits)
-            best, words = logits.max(dim=-1)  # the first of equals
-        if total is not None:
-            total[utterances.alive] += best.to(total)
+            logits, state = decoder.logits(utterances.words, utterances.state)
+            if total is not None:
+                logits = _log_softmax(logits)
+            if last:
+                words = torch.full_like(utterances.words, EOS)
+                best = logits[:, EOS]
+            else:
+                _forbid(logits)
+                best, words = logits.max(dim=-1)  # the first of equals
+            if total is not None:
+                total[utterances.alive] += best.to(total)
         utterances.add(words, state)
     return Decoded(utterances.token_ids(), total)
 

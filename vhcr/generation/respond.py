@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from vhcr.batch import Batch, Ints, pack
 from vhcr.errors import ParameterError
 from vhcr.generation.decode import decode
+from vhcr.generation.likeliest import Speaker
 from vhcr.models import HRED, Noise
 from vhcr.params import GenerationParams
 
@@ -79,6 +81,11 @@ class Responder:
     def dtype(self) -> torch.dtype:
         """The precision of its parameters."""
         return self.model.embedding.weight.dtype
+
+    @cached_property
+    def speaker(self) -> Speaker:
+        """The model's decoder, as decoding wants it."""
+        return Speaker(self.model)
 
     def z_conv_noise(self, index: Tensor, sample: Tensor) -> Tensor:
         """What z_conv is drawn with, [batch, latent]: the very draws that scoring makes from this noise."""
@@ -147,7 +154,7 @@ class Responder:
         z_utt = self.model.utterance_latents(heard.h_cxt, self.latent_scale * eps, *heard.z_conv)
         start = self.model.decoder_start(heard.h_cxt, *z_utt, *heard.z_conv)
         token_ids, log_probs = decode(
-            self.model.decoder, start, self.params, self.noise, *keys, want_log_probs=self.want_log_probs
+            self.speaker, start, self.params, self.noise, *keys, want_log_probs=self.want_log_probs
         )
         return Turn(token_ids, log_probs, z_utt[0] if z_utt else None)
 

@@ -231,9 +231,19 @@ class GRULayer(nn.Module):
         """The parameters in ``dtype``, as the library takes them."""
         return [w.to(dtype) for w in (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)]
 
-    def step(self, inputs: Tensor, state: Tensor) -> Tensor:
-        """One step for every sequence: [sequences, input], [sequences, hidden] -> [sequences, hidden]."""
-        return torch.gru_cell(inputs, state, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+    def step(self, inputs: Tensor, state: Tensor, index: Tensor | None = None) -> Tensor:
+        """One step for every sequence: [sequences, input], [sequences, hidden] -> [sequences, hidden].
+
+        With ``index`` [sequences] sequence i hears ``inputs[index[i]]``.
+        """
+        if index is None:
+            return torch.gru_cell(inputs, state, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        two = 2 * self.hidden_size
+        heard = _linear(inputs, self.weight_ih.t(), self.bias_ih, index)
+        own = torch.addmm(self.bias_hh, state, self.weight_hh.t())
+        reset, update = (heard[:, :two] + own[:, :two]).sigmoid_().split(self.hidden_size, dim=1)
+        candidate = torch.addcmul(heard[:, two:], reset, own[:, two:]).tanh_()
+        return torch.lerp(candidate, state, update)
 
 
 class GRU(nn.Module):
@@ -258,12 +268,15 @@ class GRU(nn.Module):
             outputs.append(inputs)
         return torch.stack(outputs, dim=1) if len(outputs) > 1 else inputs.unsqueeze(1)
 
-    def step(self, inputs: Tensor, state: Tensor) -> Tensor:
-        """The next state [sequences, layers, hidden] after one more input [sequences, input]."""
+    def step(self, inputs: Tensor, state: Tensor, index: Tensor | None = None) -> Tensor:
+        """The next state [sequences, layers, hidden] after one more input [sequences, input].
+
+        With ``index`` [sequences] sequence i hears ``inputs[index[i]]``.
+        """
         states = []
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, GRULayer)
-            inputs = layer.step(inputs, state[:, number])
+            inputs = layer.step(inputs, state[:, number], index if number == 0 else None)
             states.append(inputs)
         return torch.stack(states, dim=1)
 

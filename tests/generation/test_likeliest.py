@@ -1,0 +1,208 @@
+"""The search for the likeliest word finds what computing every logit finds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.generation.examples import generation
+from tests.models.examples import network
+from vhcr.generation import likeliest
+from vhcr.generation.decode import WordModel, WordSearch, decode, greedy
+from vhcr.generation.likeliest import BLOCK, LikeliestWord, Speaker, integer_products
+from vhcr.models import Noise
+from vhcr.tokenisation.vocabulary import EOS, PAD, SOS
+
+NEVER = (PAD, SOS)
+NOISE = Noise(0)
+
+# Processors that add up in 16 bits would not be exact, and are not used so.
+exact = pytest.mark.skipif(not integer_products(), reason="no exact products of 8-bit integers here")
+
+
+def layer(words: int = 700, size: int = 64, seed: int = 0) -> nn.Linear:
+    """An output layer as training leaves it: some words have large weights, all have a bias."""
+    generator = torch.Generator().manual_seed(seed)
+    made = nn.Linear(size, words)
+    with torch.no_grad():
+        norms = torch.rand(words, 1, generator=generator).square().mul(2.0 / size**0.5)
+        made.weight.copy_(torch.randn(words, size, generator=generator) * norms)
+        made.bias.copy_(torch.randn(words, generator=generator) * 0.3)
+        made.weight[EOS] *= 20.0
+    return made
+
+
+def states(count: int, size: int = 64, scale: float = 1.0, seed: int = 1) -> Tensor:
+    """States of a GRU: between -1 and 1."""
+    return torch.tanh(torch.randn(count, size, generator=torch.Generator().manual_seed(seed)) * scale)
+
+
+def plain(of: nn.Linear, hidden: Tensor) -> Tensor:
+    """All logits in float64, and the largest."""
+    logits = hidden.double() @ of.weight.double().t() + of.bias.double()
+    logits[:, list(NEVER)] = -torch.inf
+    return logits.argmax(1)
+
+
+@pytest.fixture
+def every_layer_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search is made for any layer and any number of sequences."""
+    monkeypatch.setattr(likeliest, "MIN_WEIGHTS", 1)
+    monkeypatch.setattr(likeliest, "MIN_SEQUENCES", 1)
+
+
+@exact
+@pytest.mark.parametrize("scale", [0.01, 0.3, 1.0, 30.0])
+@pytest.mark.parametrize("words", [5, BLOCK, 700])
+def test_the_search_finds_what_all_logits_say(words: int, scale: float) -> None:
+    """Also with hardly any signal, with saturated states, and where the last block is not full."""
+    with torch.no_grad():
+        of, hidden = layer(words), states(400, scale=scale)
+        of.bias *= min(scale, 1.0)
+        found = LikeliestWord(of, NEVER)(hidden)
+        assert found is not None
+        assert torch.equal(found, plain(of, hidden))
+        assert len(set(found.tolist())) >= min(words - 2, 12), "the example must hold different answers"
+
+
+@exact
+def test_the_bound_holds_where_rounding_does_its_worst() -> None:
+    """Weights and states half a unit off the integers, all in the direction of a wrong winner.
+
+    Word 5 loses by rounding what word 6 gains: by the integers alone 6 would win, in truth 5 does.
+    """
+    size, unit = 96, 1.0 / 127.0
+    of = nn.Linear(size, 8)
+    with torch.no_grad():
+        of.bias.zero_()
+        of.weight.zero_()
+        of.weight[5], of.weight[6] = 60.49 * unit, 60.51 * unit
+        of.weight[5:7, 0] = 1.0  # so that one unit is 1 / 127
+        of.bias[5] = size * 0.021 * unit * 0.5  # more than what 6 is ahead by
+        hidden = torch.full((1, size), 0.5)
+        hidden[0, 0] = 1.0
+        rounded = (of.weight / unit).round() @ (hidden / unit).round().t() * unit**2 + of.bias[:, None]
+        assert int(rounded.argmax()) == 6
+        assert int(plain(of, hidden)) == 5
+        found = LikeliestWord(of, NEVER)(hidden)
+    assert found is not None
+    assert found.tolist() == [5]
+
+
+@exact
+def test_of_equal_words_the_first_wins() -> None:
+    of, hidden = layer(), states(50)
+    with torch.no_grad():
+        best = plain(of, hidden)
+        for word in set(best.tolist()):
+            of.weight[699 - word], of.bias[699 - word] = of.weight[word].clone(), of.bias[word].clone()
+        found = LikeliestWord(of, NEVER)(hidden)
+        assert found is not None
+        logits = of(hidden)
+        logits[:, list(NEVER)] = -torch.inf
+        assert torch.equal(found, logits.max(1).indices)
+
+
+@exact
+def test_forbidden_words_lose_however_likely() -> None:
+    of, hidden = layer(), states(50)
+    with torch.no_grad():
+        of.bias[list(NEVER)] += 100.0
+        found = LikeliestWord(of, NEVER)(hidden)
+        assert found is not None
+        assert torch.equal(found, plain(of, hidden))
+
+
+@exact
+def test_where_most_words_could_win_the_search_gives_up() -> None:
+    """All words alike but for less than rounding: nothing is saved, and nothing is guessed."""
+    of = nn.Linear(64, 700)
+    with torch.no_grad():
+        of.weight.copy_(of.weight[:1] + 1e-6 * of.weight)
+        of.bias.zero_()
+        search = LikeliestWord(of, NEVER)
+        assert search(states(40)) is None
+        assert search(torch.full((2, 64), torch.nan)) is None
+        assert search(torch.full((2, 64), torch.inf)) is None
+
+
+def model(scale: float = 3.0):  # type: ignore[no-untyped-def]
+    """A model in float32 whose utterances differ in length."""
+    made = network("hred", scale=scale).float().eval()
+    with torch.no_grad():
+        made.decoder.output.linear.bias[EOS] += 2.0
+    return made
+
+
+def starts(count: int) -> Tensor:
+    return states(count, size=6, scale=2.0).unsqueeze(1)
+
+
+@pytest.mark.usefixtures("every_layer_is_large")
+def test_greedy_by_search_says_what_the_plain_loop_says() -> None:
+    speaks, start = model(), starts(200)
+    speaker = Speaker(speaks)
+    found = greedy(speaker, start, generation(), want_log_probs=False)
+    expected = greedy(speaks.decoder, start, generation())
+    assert found.token_ids == expected.token_ids
+    assert len({len(ids) for ids in found.token_ids}) > 2
+    assert found.log_probs is None
+    # With log p wanted every logit is computed.
+    assert greedy(speaker, start, generation()).log_probs is not None
+
+
+@exact
+@pytest.mark.usefixtures("every_layer_is_large")
+def test_greedy_does_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one full product: else the test above would compare the plain loop with itself."""
+    speaks = model()
+    monkeypatch.setattr(type(speaks.decoder.output.linear), "forward", None)
+    greedy(Speaker(speaks), starts(50), generation(), want_log_probs=False)
+
+
+@pytest.mark.usefixtures("every_layer_is_large")
+def test_weights_that_change_are_searched_as_they_are() -> None:
+    speaks, start = model(), starts(100)
+    speaker = Speaker(speaks)
+    before = greedy(speaker, start, generation(), want_log_probs=False)
+    with torch.no_grad():
+        speaks.decoder.output.linear.weight.neg_()
+    after = greedy(speaker, start, generation(), want_log_probs=False)
+    assert after.token_ids == greedy(speaks.decoder, start, generation()).token_ids
+    assert after.token_ids != before.token_ids
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "beam", "sample"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_speaker_says_what_its_decoder_says(strategy: str, layers: int) -> None:
+    """Input gates once per distinct word change nothing."""
+    speaks = network("vhred", layers=layers, scale=3.0).eval()
+    start = torch.tanh(torch.randn(40, layers, 6, generator=torch.Generator().manual_seed(2))).double()
+    keys = [torch.arange(40) for _ in range(3)]
+    found, expected = (
+        decode(speaker, start, generation(strategy=strategy), NOISE, *keys)
+        for speaker in (Speaker(speaks), speaks.decoder)
+    )
+    assert found.token_ids == expected.token_ids
+    assert found.log_probs is not None
+    assert expected.log_probs is not None
+    torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=1e-12, atol=0.0)
+
+
+def test_small_layers_and_few_sequences_are_computed_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One answer in a chat must not wait for all weights to be rounded."""
+    assert not LikeliestWord.suits(layer())
+    monkeypatch.setattr(likeliest, "MIN_WEIGHTS", 1)
+    assert LikeliestWord.suits(layer()) == integer_products()
+    assert not LikeliestWord.suits(layer().double())
+    monkeypatch.setattr(LikeliestWord, "__init__", None)
+    found = greedy(Speaker(model()), starts(likeliest.MIN_SEQUENCES - 1), generation(), want_log_probs=False)
+    assert len(found.token_ids) == likeliest.MIN_SEQUENCES - 1
+
+
+def test_what_can_search_is_told_from_what_cannot() -> None:
+    speaks = model()
+    speaker: WordModel = Speaker(speaks)
+    assert isinstance(speaker, WordSearch)
+    assert not isinstance(speaks.decoder, WordSearch)
