@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,15 +17,13 @@ from tests.human_evaluation.studies import make_study
 from vhcr.human_evaluation.study import Study
 
 pytest.importorskip("playwright", reason="the browser tests drive Chromium through playwright")
-from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from playwright.sync_api import Error as PlaywrightError
+
+from tests.browser import contrast, launched
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-ARGUMENTS = (
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 PATIENCE = 60_000  # ms; a busy machine is slow, not broken
 CONFLICT = "409"  # what a second vote is answered with; the browser notes it on its console
 # What would tell systems apart: their names, words for their part in the study, the conversations' ids.
@@ -35,13 +32,9 @@ TELLING = re.compile(r"vhcr|hred|opponent|outcome|system_|\bwins?\b|\bloss|talk\
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert found, "the browser tests need Chromium (Debian: apt-get install chromium)"
     expect.set_options(timeout=PATIENCE)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -116,13 +109,6 @@ def counted(page: Page, voted: int, to_go: int) -> None:
 
 def texts(page: Page) -> tuple[str, str, str]:
     return tuple(page.locator(f"#{name}").inner_text() for name in ("context", "left-reply", "right-reply"))  # type: ignore[return-value]
-
-
-def luminance(colour: str) -> float:
-    """WCAG's relative luminance of a computed colour."""
-    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_two_raters_from_the_first_pair_to_the_last(browser: Browser, study: Study) -> None:
@@ -250,16 +236,12 @@ def test_readable_at_every_width(browser: Browser, study: Study, scheme: str) ->
             lines = page.evaluate("[...document.querySelectorAll('.choices button')].map(b => b.offsetTop)")
             assert len(set(lines)) == 1, "left is left of right at any width"
         page.evaluate("document.querySelector('details').open = true")
-        paper = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        assert (paper > 0.5) == (scheme == "light")
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (contrast(paper, "rgb(0, 0, 0)") > 10) == (scheme == "light")
         for selector in ("h2", "#count", "summary", "footer", "kbd", ".turns li", "#left", "article h3"):
             style = f"getComputedStyle(document.querySelector('{selector}'))"
-            ink, behind = (
-                luminance(page.evaluate(f"{style}.{name}")) for name in ("color", "backgroundColor")
-            )
-            if page.evaluate(f"{style}.backgroundColor") == "rgba(0, 0, 0, 0)":
-                behind = paper
-            assert (max(ink, behind) + 0.05) / (min(ink, behind) + 0.05) >= 4.5, selector
+            ink, behind = (page.evaluate(f"{style}.{name}") for name in ("color", "backgroundColor"))
+            assert contrast(ink, paper if behind == "rgba(0, 0, 0, 0)" else behind) >= 4.5, selector
     assert person.complaints == []
     person.context.close()
 

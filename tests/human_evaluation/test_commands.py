@@ -144,6 +144,15 @@ def test_batches_of_one_comparison_are_pooled(capsys: pytest.CaptureFixture[str]
     )
 
 
+def test_what_was_not_made_alike_is_not_pooled(capsys: pytest.CaptureFixture[str]) -> None:
+    make_study(Path(), name="one", provenance={"data_hash": "a", "protocol": {}})
+    make_study(Path(), name="two", provenance={"data_hash": "b", "protocol": {}})
+    make_study(Path(), name="three", num_turns=3, provenance={"data_hash": "a", "protocol": {}})
+    for other, why in (("two", "their data_hash differs"), ("three", "responses differ in turns")):
+        said = refused("report", "one.sqlite", f"{other}.sqlite", capsys=capsys)
+        assert f"one.sqlite and {other}.sqlite: not to be pooled, {why}" in said
+
+
 def test_pairs_left_out_since_they_agree_are_said() -> None:
     study = make_study(Path(), 6, votes=1, num_contexts=20, num_identical=5)
     who = rater(study, "anna")
@@ -183,4 +192,11 @@ def test_mistakes_are_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> No
     assert "toy/hred/0: no such evaluated run" in refused("build", "toy/hred/0", "toy/vhcr/0", capsys=capsys)
     assert "none.sqlite: no such study" in refused("report", "none.sqlite", capsys=capsys)
     make_study(Path())
+    Path("taken").write_text("a file", encoding="utf-8")
+    assert "taken/layout.html: cannot be written" in refused(
+        "export", "study.sqlite", "mturk", "--output", "taken", capsys=capsys
+    )
+    runs = ("toy/vhcr-ud/0", "toy/hred/0", "--items", "3")
+    said = refused("build", *runs, "--output", "taken/study.sqlite", capsys=capsys)
+    assert "taken/study.sqlite: cannot be written" in said
     assert "no.csv: cannot be read" in refused("import", "study.sqlite", "mturk", "no.csv", capsys=capsys)

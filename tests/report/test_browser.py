@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -11,14 +10,11 @@ from vhcr.report.page import Report
 from vhcr.report.write import write
 
 pytest.importorskip("playwright", reason="the browser tests drive Chromium through playwright")
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
+
+from tests.browser import contrast, launched
 
 pytestmark = pytest.mark.e2e
-
-ARGUMENTS = (
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +24,8 @@ def address(report: Report, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert found, "the browser tests need Chromium (Debian: apt-get install chromium)"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -193,23 +185,14 @@ def test_every_fold_and_link_can_be_clicked(page: Page) -> None:
 
 @both_schemes
 def test_theme_and_its_contrast(page: Page) -> None:
-    def luminance(colour: str) -> float:
-        parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    def contrast() -> float:
-        style = "getComputedStyle(document.querySelector('figcaption'))"
-        ink = luminance(page.evaluate(f"{style}.color"))
-        paper = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        return (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05)
-
     seen = set()
     for expected in ("light", "dark", "auto"):
         page.locator(".theme").click()
         assert page.locator(".theme").inner_text() == f"Theme: {expected}"
-        assert contrast() >= 4.5
-        seen.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        ink = page.evaluate("getComputedStyle(document.querySelector('figcaption')).color")
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert contrast(ink, paper) >= 4.5
+        seen.add(paper)
     assert len(seen) == 2
 
 

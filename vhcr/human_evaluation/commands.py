@@ -158,7 +158,10 @@ def export(
     opened = _open(study)
     folder = output or study.with_name(f"{study.stem}-{platform}")
     for name, text in (mturk if platform == "mturk" else label_studio).export(opened).items():
-        layout.write_text(folder / name, text)
+        try:
+            layout.write_text(folder / name, text)
+        except OSError as error:
+            raise ParameterError(f"{folder / name}: cannot be written: {error.strerror}") from None
         typer.echo(str(folder / name))
 
 

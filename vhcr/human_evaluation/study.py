@@ -239,12 +239,15 @@ class Study:
         """Write a new study under a temporary name, then give it its own, unless that is taken.
 
         Raises:
-            StudyError: ``path`` exists; votes are never overwritten.
+            StudyError: ``path`` exists, for votes are never overwritten; or it cannot be written.
         """
         secret = secrets.token_bytes(32)
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.unlink(missing_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise StudyError(f"{path}: cannot be written: {error.strerror}") from None
         try:
             # It holds what says which response is whose: for its owner alone.
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -261,7 +264,9 @@ class Study:
             try:
                 os.link(temporary, path)  # unlike a rename, fails where there is a file
             except FileExistsError:
-                raise StudyError(f"{path}: exists already; choose another --output, or remove it") from None
+                raise StudyError(f"{path}: exists already, with its votes; choose another --output") from None
+        except (OSError, sqlite3.Error) as error:
+            raise StudyError(f"{path}: cannot be written: {error}") from None
         finally:
             temporary.unlink(missing_ok=True)
         return cls(path)

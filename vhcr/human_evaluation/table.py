@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vhcr.errors import StudyError
 from vhcr.evaluation.statistics import Interval
 from vhcr.human_evaluation.preference import LEVEL, NUM_SAMPLES, OUTCOMES, SEED, Preference, Share, preference
 from vhcr.human_evaluation.study import Outcome, Study
@@ -59,17 +60,34 @@ class Comparison:
 
 
 def compare(studies: Sequence[Study]) -> list[Comparison]:
-    """Rows in the paper's order: by corpus, system and opponent."""
+    """Rows in the paper's order: by corpus, system and opponent.
+
+    Raises:
+        StudyError: studies of the same two systems cannot be pooled.
+    """
     groups: dict[tuple[str, str, str], list[Study]] = {}
     for study in studies:
         settings = study.settings
         groups.setdefault((settings.corpus, settings.system, settings.opponent), []).append(study)
+    for group in groups.values():
+        _check_alike(group)
     rows = []
     for key in sorted(groups, key=lambda each: (each[0], system_order(each[1]), system_order(each[2]))):
         votes = [vote for study in groups[key] for vote in study.votes()]
         found = preference(votes) if votes else None
         rows.append(Comparison(*key, tuple(groups[key]), found))
     return rows
+
+
+def _check_alike(studies: Sequence[Study]) -> None:
+    """Votes are pooled over the same data, evaluated in the same way, alone."""
+    first = studies[0]
+    for study in studies[1:]:
+        for name in ("data_hash", "protocol"):
+            if study.settings.provenance.get(name) != first.settings.provenance.get(name):
+                raise StudyError(f"{first.path} and {study.path}: not to be pooled, their {name} differs")
+        if study.settings.num_turns != first.settings.num_turns:
+            raise StudyError(f"{first.path} and {study.path}: not to be pooled, responses differ in turns")
 
 
 def as_text(rows: Sequence[Comparison]) -> str:
