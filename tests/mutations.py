@@ -80,6 +80,18 @@ TEST_RESPOND = "tests/generation/test_respond.py"
 TEST_CONTROL = "tests/generation/test_control.py"
 TEST_CHAT = "tests/generation/test_chat.py"
 
+PAIRS = "vhcr/human_evaluation/pairs.py"
+STUDY = "vhcr/human_evaluation/study.py"
+SERVER = "vhcr/human_evaluation/server.py"
+PREFERENCE = "vhcr/human_evaluation/preference.py"
+MTURK = "vhcr/human_evaluation/mturk.py"
+HUMAN = "tests/human_evaluation/"
+TEST_PAIRS = HUMAN + "test_pairs.py"
+TEST_STUDY = HUMAN + "test_study.py"
+TEST_SERVER = HUMAN + "test_server.py"
+TEST_PREFERENCE = HUMAN + "test_preference.py"
+TEST_PLATFORMS = HUMAN + "test_platforms.py"
+
 MUTATIONS: list[Mutation] = [
     # --- the Gaussian ---
     _m("variance taken for a deviation", GAUSSIAN, "self.mu + self.var.sqrt() * eps", "self.mu + self.var * eps", TEST_GAUSSIAN),
@@ -229,6 +241,31 @@ MUTATIONS: list[Mutation] = [
     _m("another reply hears the one it replaces", CHAT, "        last = self.lines.pop()\n", "        last = self.lines[-1]\n", TEST_CHAT),
     _m("another reply is the same reply", CHAT, "        self.attempt += 1\n", "", TEST_CHAT),
     _m("the first turns of a long chat instead of the last", CHAT, "self.lines[-self.max_context_turns :]", "self.lines[: self.max_context_turns]", TEST_CHAT),
+    # --- human evaluation ---
+    _m("left and right mixed up", STUDY, 'return "win" if (choice == "left") == system_is_left else "loss"', 'return "win" if (choice == "right") == system_is_left else "loss"', TEST_STUDY),
+    _m("the system always on the left", STUDY, "        return bool(system_is_left)\n", "        return True\n", TEST_STUDY),
+    _m("sides by the number of the pair", STUDY, '_digest(secret, "export side", ids[number])', "str(number)", TEST_STUDY),
+    _m("the shown side is not the stored one", STUDY, "left, right = pair if system_is_left else pair[::-1]", "left, right = pair", TEST_STUDY),
+    _m("one side for all raters of a pair", STUDY, "(system_is_left + (SELECT count(*) FROM assignments a WHERE a.item = i.item)) % 2", "system_is_left", TEST_STUDY),
+    _m("a second vote replaces the first", STUDY, "                if cast[1] != revision:\n", "                if False:\n", TEST_STUDY),
+    _m("a vote more than wanted", STUDY, 'if taken[item] >= self.settings.votes_per_item:\n                return Answer("full"', 'if taken[item] > self.settings.votes_per_item:\n                return Answer("full"', TEST_STUDY),
+    _m("reservations forgotten", STUDY, "AND a.reserved_until > :now", "AND 0", TEST_STUDY),
+    _m("reservations never end", STUDY, "AND a.reserved_until > :now", "", TEST_STUDY),
+    _m("transactions do not exclude each other", STUDY, '"BEGIN IMMEDIATE" if write else "BEGIN"', '"BEGIN"', TEST_STUDY),
+    _m("items given one after the other", STUDY, "key=lambda each: (taken[each], ", "key=lambda each: (0, ", TEST_STUDY),
+    _m("ids from the number alone", STUDY, '_digest(secret, "item", str(number))', '_digest(b"", "item", str(number))', TEST_STUDY),
+    _m("an import stored up to its mistake", STUDY, "                    connection.rollback()\n", '                    connection.execute("COMMIT")\n', TEST_STUDY),
+    _m("pairs that agree are kept", PAIRS, "elif include_identical or not pair.identical:", "else:", TEST_PAIRS),
+    _m("other protocols compared", PAIRS, "        if mine.get(key) != theirs.get(key):", "        if False:", TEST_PAIRS),
+    _m("other data compared", PAIRS, "    if hashes[0] != hashes[1]:", "    if False:", TEST_PAIRS),
+    _m("votes taken from other sites", SERVER, 'if request.headers.get("origin") != f"http://{host}":', "if False:", TEST_SERVER),
+    _m("any host name answered", SERVER, 'if host.rsplit(":", 1)[0] not in NAMES:', "if False:", TEST_SERVER),
+    _m("votes drawn one by one", PREFERENCE, "        wanted.sum(axis=1), all_votes.sum(axis=1), num", "        np.repeat([1, 0], [count, total - count]), np.ones(total), num", TEST_PREFERENCE),
+    _m("raters not drawn", PREFERENCE, "columns = np.bincount(rng.integers(num_raters, size=num_raters), minlength=num_raters)", "columns = np.ones(num_raters)", TEST_PREFERENCE),
+    _m("certainty where nothing varies", PREFERENCE, "    if count in {0, total}:", "    if False:", TEST_PREFERENCE),
+    _m("losses counted as wins in the difference", PREFERENCE, 'kinds[OUTCOMES.index("win")] - kinds[OUTCOMES.index("loss")]', 'kinds[OUTCOMES.index("win")] + kinds[OUTCOMES.index("loss")]', TEST_PREFERENCE),
+    _m("texts unescaped in a layout", MTURK, 'return html.escape(text).replace("$", "&#36;")', "return text", TEST_PLATFORMS),
+    _m("rejected work counts", MTURK, '            if status == "Rejected":\n                continue\n', "", TEST_PLATFORMS),
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import sqlite3
 import stat
 import threading
@@ -204,11 +205,11 @@ def test_sides_are_halved_for_items_and_raters_and_in_exports(tmp_path: Path) ->
     study = make_study(tmp_path, 8, votes=4)
     for name in ("anna", "ben", "carla", "dora"):
         vote_all(study, rater(study, name))
-    left = Counter(vote.item for vote in study.votes() if vote.system_is_left)
-    assert [left[item.item] for item in study.items()] == [2] * 8
-    by_rater = Counter(vote.rater for vote in study.votes() if vote.system_is_left)
-    assert all(3 <= count <= 5 for count in by_rater.values()), by_rater
-    assert sum(item.system_is_left for item in study.items()) == 4
+    drawn_sides = {item.item: item.system_is_left for item in study.items()}
+    assert sum(drawn_sides.values()) == 4
+    for place, name in enumerate(("anna", "ben", "carla", "dora")):
+        seen = {v.item: v.system_is_left for v in study.votes() if v.rater == f"page:{name}"}
+        assert seen == {item: side ^ (place % 2 == 1) for item, side in drawn_sides.items()}
 
 
 def test_nothing_can_be_computed_from_what_is_public(tmp_path: Path) -> None:
@@ -224,6 +225,25 @@ def test_nothing_can_be_computed_from_what_is_public(tmp_path: Path) -> None:
     anna, ben = (vote_all(study, who) for study, who in raters[:2])
     assert sorted(anna) == sorted(ben)
     assert anna != ben, "an order for each rater"
+
+
+def test_the_secret_alone_decides_sides_and_order(tmp_path: Path) -> None:
+    """Of 12 pairs 6 are left, any 6; of 11 the odd one is on either side."""
+    make_study(tmp_path)
+    pairs = drawn(tmp_path, 12).pairs
+    by_pair = operator.itemgetter(2)  # the conversation
+    made = {
+        number: [row[1:] for row in sorted(module._rows(pairs[:size], bytes([number])), key=by_pair)]
+        for number, size in [*((n, 12) for n in range(20)), *((n, 11) for n in range(20, 40))]
+    }
+    sides = {number: tuple(row[-1] for row in rows) for number, rows in made.items()}
+    assert {sum(sides[number]) for number in range(20)} == {6}
+    assert {sum(sides[number]) for number in range(20, 40)} == {5, 6}
+    assert len(set(sides.values())) > 30
+    for place in range(11):
+        assert {sides[number][place] for number in sides} == {0, 1}, "no pair keeps its side"
+    orders = {tuple(row[0] for row in rows) for rows in made.values()}
+    assert len(orders) == 40
 
 
 def test_links_are_known_apart(tmp_path: Path) -> None:

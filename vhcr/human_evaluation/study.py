@@ -8,9 +8,9 @@ servers and imports may share a file:
   for ``RESERVED_SECONDS``, and an item that has all its votes accepts no further one;
 - a rater has at most one item open, so that a reload or a second tab shows the same one.
 
-Which response is on the left is drawn for each rater and item, such that each item's votes and each
-rater's are halved (a preference for one side then cancels within items, instead of looking like agreement
-between raters). Item ids, sides, the order in which items are given, and raters' links come from a secret
+Which response is on the left is drawn for each item, half of them each way, and changes from rater to
+rater of an item: a preference for one side then cancels within items, instead of looking like agreement
+between raters. Item ids, sides, the order in which items are given, and raters' links come from a secret
 that was drawn when the study was made: nobody who knows the seed, the source and the responses' files can
 compute them.
 """
@@ -329,7 +329,7 @@ class Study:
                 item = min(free, key=lambda each: (taken[each], _digest(self._secret, "order", rater, each)))
                 connection.execute(
                     "INSERT INTO assignments VALUES (?, ?, ?, 0)",
-                    (item, rater, self._draw_side(connection, item, rater)),
+                    (item, rater, self._side(connection, item)),
                 )
             connection.execute(
                 "UPDATE assignments SET reserved_until = ? WHERE item = ? AND rater = ?",
@@ -501,17 +501,18 @@ class Study:
             ).fetchall()
         )
 
-    def _draw_side(self, connection: sqlite3.Connection, item: str, rater: str) -> bool:
-        """The side seen less often so far on this item, else by this rater, else one drawn."""
-        for column, value in (("item", item), ("rater", rater)):
-            left, right = connection.execute(
-                f"SELECT coalesce(sum(system_is_left), 0), coalesce(sum(1 - system_is_left), 0) "
-                f"FROM assignments WHERE {column} = ?",
-                (value,),
-            ).fetchone()
-            if left != right:
-                return bool(left < right)
-        return int(_digest(self._secret, "side", rater, item), 16) % 2 == 0
+    def _side(self, connection: sqlite3.Connection, item: str) -> bool:
+        """Whether the next rater of an item sees the system on the left: as exports do, then the other side.
+
+        So an item's raters are halved exactly, and a rater's items on average. To halve those, too, would
+        make a pattern in what one rater sees, and tell them where a system is once they know it by its style.
+        """
+        (system_is_left,) = connection.execute(
+            "SELECT (system_is_left + (SELECT count(*) FROM assignments a WHERE a.item = i.item)) % 2 "
+            "FROM items i WHERE item = ?",
+            (item,),
+        ).fetchone()
+        return bool(system_is_left)
 
     def _shown(self, connection: sqlite3.Connection, rater: str, item: str) -> Shown | None:
         row = connection.execute(
