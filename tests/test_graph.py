@@ -105,6 +105,7 @@ FREE_FOR = {
     "download": ("vhcr/corpora",),  # how raw files are read; a better reader fetches nothing again
     "validate": ("vhcr/tokenisation",),  # the names of the tables' columns
     "evaluate": ("vhcr/training",),  # reads back a run; its files are listed
+    "report": ("vhcr/stages/resolve.py",),  # finds runs that a person names; the stage takes all of a corpus
 }
 
 
