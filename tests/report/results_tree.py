@@ -173,6 +173,8 @@ def write_run(
             "dirty": False,
             "versions": {"python": "3.11.2", "torch": "2.13.0"},
             "machine": {"cpu": "Some CPU", "cores": 2},
+            "seconds": 12.0,
+            "finished_at": "2026-01-02T03:04:05+00:00",
             "protocol": {"generation": {"strategy": "greedy"}, "context": "the first 1 turns"},
         },
     )

@@ -62,7 +62,9 @@ def test_shows_what_was_asked_for(page: str) -> None:
         "Table 1: negative log-likelihood", "Table 2: KL divergence", "Table 3: embedding metrics",
         "KL divergence during training", "Conversations", "all 2 expectations hold", "Leakage between splits",
         "2 (1.7 %)", "token coverage", "Settings that tell the systems apart", "0123456789", "2 x Some CPU",
-        "14 min 00 s together", "HRED has the lowest NLL", "4.026", "by greedy decoding",
+        "14 min 00 s together",
+        "runs that record it took 2 min 00 s together", "2026-01-02 03:04:05",
+        "HRED has the lowest NLL", "4.026", "by greedy decoding",
     ):  # fmt: skip
         assert text in page, text
 

@@ -122,6 +122,23 @@ def test_hred_has_an_exact_likelihood_and_no_latent_diagnostics(params):
     assert set(metrics["diagnostics"]["probe"]["topic"]) == {"chance", "num_test", "h_cxt"}
 
 
+def test_the_subset_of_the_tighter_bound_is_there_for_an_exact_model_too(params):
+    """Without it HRED's exact NLL could not be paired with the bounds of others on the same conversations."""
+    exact, _ = run(params, "hred")
+    bound, metrics = run(params, "vhcr-ud")
+    ours, theirs = (
+        pq.read_table(folder / "conversations.parquet").to_pandas().set_index("conversation_id")
+        for folder in (exact, bound)
+    )
+    column = "importance_weighted_nll"
+    assert list(ours[column].notna()) == list(theirs[column].notna())
+    chosen = ours[ours[column].notna()]
+    assert list(chosen[column]) == list(chosen["nll"])
+    subset = theirs[theirs[column].notna()]
+    per_word = subset[column].sum() / subset["num_words"].sum()
+    assert per_word == pytest.approx(metrics["importance_weighted_nll_per_word"]["5"])
+
+
 def test_tables_6_and_7_are_paths_between_draws_and_samples_of_one_draw(params):
     folder, _ = run(params, "vhcr-ud")
     table = pq.read_table(folder / "control.parquet").to_pandas()

@@ -326,6 +326,8 @@ def _runs(results: Results) -> dict[str, Any]:
         "Evaluated at",
         "On",
         "Training time",
+        "Evaluated",
+        "In",
         "Parameters",
         "torch",
         "Metrics",
@@ -333,7 +335,6 @@ def _runs(results: Results) -> dict[str, Any]:
     ]
     rows = []
     for run in results.runs:
-        seconds = run.training.get("seconds")
         machine = run.training.get("machine")
         device = str(run.training.get("device") or NOTHING)
         if device == "cpu" and isinstance(machine, Mapping):
@@ -347,7 +348,11 @@ def _runs(results: Results) -> dict[str, Any]:
                     _commit(run.training),
                     _commit(run.provenance),
                     device,
-                    _duration(seconds) if isinstance(seconds, (int, float)) else NOTHING,
+                    _took(run.training),
+                    str(run.provenance.get("finished_at") or NOTHING)
+                    .replace("T", " ")
+                    .removesuffix("+00:00"),
+                    _took(run.provenance),
                     plain(run.training.get("num_parameters")),
                     plain(run.training.get("torch_version")),
                     f"version {version}" if version is not None else NOTHING,
@@ -365,6 +370,11 @@ def _commit(tree: Json) -> str:
     return f"{str(commit)[:10]}{', with changes' if tree.get('dirty') else ''}"
 
 
+def _took(tree: Json) -> str:
+    seconds = tree.get("seconds")
+    return _duration(seconds) if isinstance(seconds, (int, float)) else NOTHING
+
+
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -374,14 +384,17 @@ def _duration(seconds: float) -> str:
 
 
 def _cost(results: Results) -> str:
-    known = [
-        run.training["seconds"]
-        for run in results.runs
-        if isinstance(run.training.get("seconds"), (int, float))
-    ]
-    if not known:
-        return ""
-    return f"Training of the {len(known)} runs that record it took {_duration(sum(known))} together."
+    parts = []
+    for what, trees in (
+        ("Training", [run.training for run in results.runs]),
+        ("evaluation", [run.provenance for run in results.runs]),
+    ):
+        known = [tree["seconds"] for tree in trees if isinstance(tree.get("seconds"), (int, float))]
+        if known:
+            parts.append(
+                f"{what} of the {len(known)} runs that record it took {_duration(sum(known))} together"
+            )
+    return "; ".join(parts) + "." if parts else ""
 
 
 def _same(runs: Sequence[Run], tree: str, key: str) -> Any:

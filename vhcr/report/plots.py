@@ -347,8 +347,8 @@ def _responses_figure(evidence: Evidence, paper: PaperFigures) -> Figure:
     return Figure(
         "responses",
         "Embedding metrics of responses",
-        f"Table 3 as a picture, by the definition `release`: mean over seeds with its 95 % bootstrap interval"
-        f"{paper.diamond}.",
+        f"Table 3 as a picture, by the definition of the paper's program: mean over seeds with its 95 % "
+        f"bootstrap interval{paper.diamond}.",
         panels,
     )
 

@@ -108,7 +108,8 @@ def as_row(run: Run, evidence: Evidence) -> dict[str, Any]:
     known = {name: one for name, one in found.items() if one is not None and np.ptp(one.replicates) > 0}
     return row | {
         "importance_weighted_nll_per_word": run.metrics.get("importance_weighted_nll_per_word"),
-        "made_by": {name: run.training.get(name) for name in MADE_BY},
+        "made_by": {name: run.training.get(name) for name in MADE_BY}
+        | {"data_hash": results.manifest["data_hash"]},
         "evaluated_by": {name: run.provenance[name] for name in EVALUATED_BY if name in run.provenance},
         "protocol": run.provenance.get("protocol") or {},
         "data": {
