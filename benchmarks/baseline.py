@@ -233,6 +233,11 @@ class Baseline(nn.Module):
 
         z_conv and z_utt are the means of q(z_conv | context) and of the prior.
         """
+        return self.speak(self.listen(batch))
+
+    @torch.no_grad()
+    def listen(self, batch: PaddedBatch) -> Tensor:
+        """The decoder's states [batch, size] before the responses to the contexts in ``batch``."""
         size, real = self.sizes, batch.num_words > 0
         h_enc = self.encode(batch.token_ids.flatten(0, 1), batch.num_words.flatten())
         h_enc = h_enc.unflatten(0, real.shape)
@@ -244,8 +249,12 @@ class Baseline(nn.Module):
         first = torch.tanh(self.context_start(z_conv))
         h_cxt = self.run(self.context, inputs, first, batch.num_turns)[-1]
         z_utt, _ = self.prior_utt(torch.cat([h_cxt, z_conv], dim=1))
-        state = torch.tanh(self.decoder_start(torch.cat([h_cxt, z_utt, z_conv], dim=1)))
-        words = torch.full((len(h_enc),), SOS, device=h_enc.device)
+        return torch.tanh(self.decoder_start(torch.cat([h_cxt, z_utt, z_conv], dim=1)))
+
+    @torch.no_grad()
+    def speak(self, state: Tensor) -> list[list[int]]:
+        """Greedy utterances from the decoder's states [batch, size]."""
+        words = torch.full((len(state),), SOS, device=state.device)
         said = []
         for _ in range(MAX_WORDS):
             state = self.decoder(self.embedding(words), state)

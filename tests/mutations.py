@@ -73,10 +73,12 @@ TEST_RECURRENT = MODELS + "test_recurrent.py"
 TEST_BATCH = "tests/test_batch.py"
 DECODE = "vhcr/generation/decode.py"
 RESPOND = "vhcr/generation/respond.py"
+LIKELIEST = "vhcr/generation/likeliest.py"
 CONTROL = "vhcr/generation/control.py"
 CHAT = "vhcr/generation/chat.py"
 TEST_DECODE = "tests/generation/test_decode.py"
 TEST_RESPOND = "tests/generation/test_respond.py"
+TEST_LIKELIEST = "tests/generation/test_likeliest.py"
 TEST_CONTROL = "tests/generation/test_control.py"
 TEST_CHAT = "tests/generation/test_chat.py"
 
@@ -165,7 +167,9 @@ MUTATIONS: list[Mutation] = [
     _m("backward direction not mirrored", RECURRENT, "back = backwards(inputs[mirrored], start, sizes)", "back = backwards(inputs, start, sizes)", TEST_RECURRENT),
     _m("second layer hears the backward states unmirrored", RECURRENT, "torch.cat([ahead, back[mirrored]], dim=1)", "torch.cat([ahead, back], dim=1)", TEST_RECURRENT),
     _m("every layer starts from the first state", RECURRENT, "layer(inputs, start[:, number], sizes, index", "layer(inputs, start[:, 0], sizes, index", TEST_RECURRENT),
-    _m("step skips a layer's output", RECURRENT, "inputs = layer.step(inputs, state[:, number])", "inputs = layer.step(inputs, state[:, 0])", TEST_RECURRENT),
+    _m("step skips a layer's output", RECURRENT, "layer.step(inputs, state[:, number],", "layer.step(inputs, state[:, 0],", TEST_RECURRENT),
+    _m("a start from zeros where some do not", RECURRENT, "bool(start.any())", "bool(start.all())", TEST_RECURRENT),
+    _m("a step hears its own place's input", RECURRENT, "self.weight_ih.t(), self.bias_ih, index)", "self.weight_ih.t(), self.bias_ih, index * 0)", TEST_RECURRENT),
     _m("states that never start go to the library's kernel", RECURRENT, "start[: sizes[0]].unsqueeze(0)", "start.unsqueeze(0)", TEST_RECURRENT),
     # --- the output layer ---
     _m("target counted twice in the gradient", PROJECTION, "softmax.new_full((len(targets), 1), -1.0)", "softmax.new_full((len(targets), 1), -2.0)", TEST_PROJECTION),
@@ -196,7 +200,7 @@ MUTATIONS: list[Mutation] = [
     # --- decoding ---
     _m("SOS may be said", DECODE, "NEVER = (PAD, SOS)", "NEVER = (PAD,)", TEST_DECODE),
     _m("UNK is never said", DECODE, "NEVER = (PAD, SOS)", "NEVER = (PAD, SOS, 1)", TEST_DECODE),
-    _m("one word too many in greedy search", DECODE, "        if step == params.max_words - 1:\n            words = torch.full_like(utterances.words, EOS)", "        if step == params.max_words:\n            words = torch.full_like(utterances.words, EOS)", TEST_DECODE),
+    _m("one word too many in greedy search", DECODE, "last = step == params.max_words - 1", "last = step == params.max_words", TEST_DECODE),
     _m("last word of a beam is not EOS", DECODE, "        if step == params.max_words - 1:\n            value", "        if step == params.max_words:\n            value", TEST_DECODE),
     _m("what has ended is said on", DECODE, "going_on = (words != EOS).nonzero().squeeze(1)", "going_on = (words != PAD).nonzero().squeeze(1)", TEST_DECODE),
     _m("states of what goes on not kept in step", DECODE, "self.alive, words, state = self.alive[going_on], words[going_on], state[going_on]", "self.alive, words, state = self.alive[going_on], words[going_on], state[: len(going_on)]", TEST_DECODE),
@@ -225,6 +229,12 @@ MUTATIONS: list[Mutation] = [
     _m("turn does not advance", RESPOND, "turn=heard.turn + 1)", "turn=heard.turn)", TEST_RESPOND),
     _m("generated turns not fed back", RESPOND, "            heard = self.advance(heard, turns[-1].token_ids)\n", "            heard = replace(heard, turn=heard.turn + 1)\n", TEST_RESPOND),
     _m("z_conv missing when a turn is fed back", RESPOND, "torch.cat([self.model.encode(said), *heard.z_conv], dim=-1)", "torch.cat([self.model.encode(said), *(0 * z for z in heard.z_conv)], dim=-1)", TEST_RESPOND),
+    _m("no bound for what rounding takes from the weights", LIKELIEST, "+ self._error * heard)", "+ 0.0 * heard)", TEST_LIKELIEST),
+    _m("no bound for what rounding takes from the state", LIKELIEST, "self._norm * (off + rounding)", "self._norm * rounding", TEST_LIKELIEST),
+    _m("the best bound taken for the best word", LIKELIEST, "return found if bool((found < none).all()) else None", "return guess", TEST_LIKELIEST),
+    _m("of equals the last", LIKELIEST, "torch.full((sequences,), none).scatter_reduce_(0, row[is_best], word[is_best], \"amin\")", "torch.zeros(sequences, dtype=torch.int64).scatter_reduce_(0, row[is_best], word[is_best], \"amax\")", TEST_LIKELIEST),
+    _m("old weights searched", LIKELIEST, "or self._search[0] != made_of", "", TEST_LIKELIEST),
+    _m("forbidden words may win", LIKELIEST, "self._bias[list(never)] = -torch.inf", "pass", TEST_LIKELIEST),
     _m("z_utt and z_conv swapped at the decoder", RESPOND, "self.model.decoder_start(heard.h_cxt, *z_utt, *heard.z_conv)", "self.model.decoder_start(heard.h_cxt, *heard.z_conv, *z_utt)", TEST_RESPOND),
     _m("posterior and prior of z_conv swapped", RESPOND, 'from_prior=self.params.z_conv_from == "prior"', 'from_prior=self.params.z_conv_from != "prior"', TEST_RESPOND),
     _m("z_utt without its scale", RESPOND, "heard.h_cxt, self.latent_scale * eps", "heard.h_cxt, eps", TEST_RESPOND),

@@ -229,3 +229,25 @@ def test_recurrent_weights_start_orthogonal_and_the_update_gate_open() -> None:
     assert (layer.bias_hh[5:10] == 2.0).all()
     assert (layer.bias_hh[:5] != 2.0).all()
     assert (layer.bias_hh[10:] != 2.0).all()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_steps_that_hear_the_same_are_steps_repeated(layers: int) -> None:
+    ours = seeded(GRU, INPUT, HIDDEN, layers)
+    assert isinstance(ours, GRU)
+    inputs, state, index = randn(0, 2, INPUT), randn(1, 5, layers, HIDDEN), torch.tensor([1, 0, 1, 1, 0])
+    close(ours.step(inputs, state, index), ours.step(inputs[index], state))
+
+
+def test_a_start_from_zeros_counts_for_whom_it_holds() -> None:
+    """The first product is left out where all start from zeros; a single one that does not needs it."""
+    layer = seeded(GRULayer, INPUT, HIDDEN)
+    assert isinstance(layer, GRULayer)
+    inputs, start = randn(0, 4, INPUT), torch.zeros(2, HIDDEN, dtype=torch.float64)
+    from_zeros = layer(inputs, start, (2, 2))
+    close(from_zeros[:2], layer.step(inputs[:2], start))
+    start[1, 2] = 0.5
+    mixed = layer(inputs, start, (2, 2))
+    close(mixed[:2], layer.step(inputs[:2], start))
+    assert torch.equal(mixed[0], from_zeros[0])
+    assert not torch.equal(mixed[1], from_zeros[1])

@@ -49,7 +49,7 @@ class WordSearch(WordModel, Protocol):
     def likeliest(self, word_ids: Tensor, state: Tensor, never: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """([sequences], state) -> (the likeliest next word but those of ``never``, new state).
 
-        Of equals the first.
+        Of equals the first. It bounds its memory by itself.
         """
         ...
 
@@ -94,6 +94,8 @@ def decode(
         raise ParameterError(f"a vocabulary of {decoder.vocabulary_size} tokens holds nothing to say")
     width = params.beam_size if params.strategy == "beam" else 1
     at_once = max(1, MAX_LOGITS // (width * decoder.vocabulary_size))
+    if params.strategy == "greedy" and not want_log_probs and isinstance(decoder, WordSearch):
+        at_once = max(1, len(start))  # it holds no logits
     parts = []
     for first in range(0, max(1, len(start)), at_once):
         here = slice(first, first + at_once)

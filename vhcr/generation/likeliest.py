@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vhcr.models import HRED
+from vhcr.models.projection import MAX_LOGITS
 from vhcr.models.recurrent import distinct
 
 BLOCK = 128  # words whose largest bound is looked at before their own
@@ -44,17 +45,19 @@ class Speaker:
     def likeliest(self, word_ids: Tensor, state: Tensor, never: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """([sequences], state) -> (the likeliest next word of each but those of ``never``, new state).
 
-        Of equals the first.
+        Of equals the first. Memory is bounded by ``MAX_LOGITS``, however many sequences there are.
         """
         state = self._step(word_ids, state)
-        hidden = state[:, -1]
         search = self._searcher(len(word_ids), never)
-        words = None if search is None else search(hidden)
-        if words is None:
-            logits = self._decoder.output.linear(hidden)
-            logits[:, list(never)] = -torch.inf
-            words = logits.max(dim=-1).indices
-        return words, state
+        parts = []
+        for hidden in state[:, -1].split(max(1, MAX_LOGITS // self.vocabulary_size)):
+            words = None if search is None else search(hidden)
+            if words is None:
+                logits = self._decoder.output.linear(hidden)
+                logits[:, list(never)] = -torch.inf
+                words = logits.max(dim=-1).indices
+            parts.append(words)
+        return torch.cat(parts), state
 
     def _step(self, word_ids: Tensor, state: Tensor) -> Tensor:
         words, index = distinct(word_ids)
@@ -148,7 +151,7 @@ class LikeliestWord:
         likely = bounds.topk(min(LIKELY_BLOCKS, bounds.shape[1]), dim=1).indices
         middle = (within(every[:, None], likely) - radii[likely]).flatten(1).argmax(1)
         guess = likely.gather(1, middle[:, None] // BLOCK).squeeze(1) * BLOCK + middle % BLOCK
-        least = self._logits(hidden, every, guess)
+        least = self._logits(hidden, guess)
         row, block = (bounds >= least[:, None]).nonzero(as_tuple=True)
         if len(row) > MAX_CANDIDATES * sequences:
             return None
@@ -156,15 +159,16 @@ class LikeliestWord:
         row, word = row[place], block[place] * BLOCK + word
         if len(row) > MAX_CANDIDATES * sequences:
             return None
-        logits = self._logits(hidden, row, word)
+        logits = self._logits(hidden.index_select(0, row), word)
         best = torch.full((sequences,), -torch.inf).scatter_reduce_(0, row, logits, "amax")
         is_best = logits == best[row]
         none = len(self._weight)
         found = torch.full((sequences,), none).scatter_reduce_(0, row[is_best], word[is_best], "amin")
         return found if bool((found < none).all()) else None
 
-    def _logits(self, hidden: Tensor, row: Tensor, word: Tensor) -> Tensor:
-        return (self._weight[word] * hidden[row]).sum(1) + self._bias[word]
+    def _logits(self, hidden: Tensor, word: Tensor) -> Tensor:
+        """The logit of one word for each state, in float32."""
+        return self._weight.index_select(0, word).mul_(hidden).sum(1).add_(self._bias[word])
 
 
 def _scale(largest: Tensor) -> Tensor:

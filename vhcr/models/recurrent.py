@@ -62,11 +62,14 @@ class _PackedGRU(torch.autograd.Function):
         )
         of_gates, of_candidate = from_state[:, :two], from_state[:, two:]
         state = start
+        remembers = bool(start.any())  # encoders start from zeros, whose products add nothing
         for gate, reset, update, own, candidate, output in steps:
             state = state[: len(output)]
-            add_product(gate, state, of_gates)
+            if remembers:
+                add_product(gate, state, of_gates)
+                add_product(own, state, of_candidate)
+            remembers = True
             gate.sigmoid_()
-            add_product(own, state, of_candidate)
             candidate.addcmul_(reset, own).tanh_()
             state = torch.lerp(candidate, state, update, out=output)
         ctx.save_for_backward(
