@@ -49,6 +49,7 @@ def paper() -> Setting:
             context_layers=1,
             decoder_layers=1,
             conversation_encoder_layers=1,
+            initialisation="release",
         ),
         SystemParams(
             architecture="vhcr",
@@ -57,6 +58,12 @@ def paper() -> Setting:
             utterance_drop=0.25,
             bag_of_words_weight=0.0,
             decoder_sees_context=True,
+            free_bits_utt=0.0,
+            free_bits_conv=0.0,
+            kl_cycles=1,
+            final_kl_weight=1.0,
+            posterior_batch_norm=0.0,
+            inference_first_steps=0,
         ),
         TrainingParams(
             num_epochs=30,

@@ -246,7 +246,27 @@ def test_the_systems_of_the_paper() -> None:
     }  # fmt: skip
     assert (params.system("vhred-wd").word_drop, params.system("vhcr-ud").utterance_drop) == (0.25, 0.25)
     assert params.system("vhcr-ud").word_drop == 0.0, "never together"
-    assert {params.system(name).reading for name in params.systems} == {"paper"}
+    assert [params.system(f"vhred-wd{rate}").word_drop for rate in (50, 75)] == [0.5, 0.75], "section 3.4"
+    for name in params.systems:
+        assert params.system(name).reading == ("release" if name.endswith("-release") else "paper")
+
+
+def test_the_papers_systems_have_no_remedy_and_each_remedy_is_one_difference() -> None:
+    """So that what a comparison shows has one cause."""
+    params = Params.load(ROOT / "params.yaml")
+    plain = params.system("vhred").model_dump()
+    of_the_paper = ("architecture", "reading", "word_drop", "utterance_drop", "bag_of_words_weight")
+    remedies = set(plain) - {*of_the_paper, "decoder_sees_context"}
+    for name in params.systems:
+        base, _, suffix = name.rpartition("-")
+        own = params.system(name).model_dump()
+        changed = {key for key in remedies if own[key] != plain[key]}
+        if suffix in ("fb", "cyc", "b50", "bn", "agg"):
+            different = {key for key, value in params.system(base).model_dump().items() if own[key] != value}
+            assert different == changed, name
+            assert len({key.rpartition("_")[0] for key in changed}) == 1, name
+        else:
+            assert not changed, name
 
 
 # --- fingerprints and flat names ---
@@ -285,10 +305,17 @@ def test_a_fingerprint_is_the_same_on_every_day_and_machine() -> None:
         utterance_drop=0.0,
         bag_of_words_weight=0.0,
         decoder_sees_context=True,
+        free_bits_utt=0.0,
+        free_bits_conv=0.5,
+        kl_cycles=1,
+        final_kl_weight=1.0,
+        posterior_batch_norm=0.0,
+        inference_first_steps=0,
     )
     text = (
-        '[{"architecture":"vhcr","bag_of_words_weight":0.0,"decoder_sees_context":true,"reading":"paper",'
-        '"utterance_drop":0.0,"word_drop":0.25},"toy",3]'
+        '[{"architecture":"vhcr","bag_of_words_weight":0.0,"decoder_sees_context":true,"final_kl_weight":1.0,'
+        '"free_bits_conv":0.5,"free_bits_utt":0.0,"inference_first_steps":0,"kl_cycles":1,'
+        '"posterior_batch_norm":0.0,"reading":"paper","utterance_drop":0.0,"word_drop":0.25},"toy",3]'
     )
     assert fingerprint(system, "toy", 3) == hashlib.sha256(text.encode()).hexdigest()[:16]
 

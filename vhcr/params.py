@@ -126,6 +126,9 @@ class ModelParams(Section):
     context_layers: Positive = Field(description="Layers of f_cxt.")
     decoder_layers: Positive = Field(description="Layers of f_dec.")
     conversation_encoder_layers: Positive = Field(description="Layers of f_conv.")
+    initialisation: Literal["release", "informative"] = Field(
+        description="Weights as in the authors' program, or so that z says something at once."
+    )
 
 
 class SystemParams(Section):
@@ -139,6 +142,24 @@ class SystemParams(Section):
         description="Weight of the bag-of-words loss beside the bound; 0 leaves it out."
     )
     decoder_sees_context: bool = Field(description="False: the decoder sees latents alone (Eq. 13).")
+    free_bits_utt: Annotated[float, Field(ge=0.0)] = Field(
+        description="KL of z_utt that costs nothing, in nats an utterance (Kingma et al., 2016)."
+    )
+    free_bits_conv: Annotated[float, Field(ge=0.0)] = Field(
+        description="KL of z_conv that costs nothing, in nats a conversation."
+    )
+    kl_cycles: Positive = Field(
+        description="Times the KL weight rises while it is annealed (Fu et al., 2019); 1 is Eq. 12."
+    )
+    final_kl_weight: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        description="KL weight that annealing ends at; 1 is Eq. 12."
+    )
+    posterior_batch_norm: Annotated[float, Field(ge=0.0)] = Field(
+        description="Scale of batch-normalised posterior means (Zhu et al., 2020); 0 leaves them alone."
+    )
+    inference_first_steps: NonNegative = Field(
+        description="First steps, of which most train the posteriors alone (He et al., 2019); 0: none."
+    )
 
 
 class TrainingParams(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,9 @@ def params() -> Params:
     return Params.load(Path(__file__).parents[2] / "params.yaml")
 
 
-def sizes(layers: int = 1, latent: int = 2) -> ModelParams:
+def sizes(
+    layers: int = 1, latent: int = 2, initialisation: Literal["release", "informative"] = "release"
+) -> ModelParams:
     """Sizes that all differ, so that a mix-up of two of them is an error and no accident."""
     return ModelParams(
         embedding_size=3,
@@ -45,6 +47,7 @@ def sizes(layers: int = 1, latent: int = 2) -> ModelParams:
         context_layers=layers,
         decoder_layers=layers,
         conversation_encoder_layers=layers,
+        initialisation=initialisation,
     )
 
 

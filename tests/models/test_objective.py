@@ -98,3 +98,44 @@ def test_totals_of_batches_equal_those_of_the_whole() -> None:
 
 def test_totals_of_nothing() -> None:
     assert set(Totals().per_word().values()) == {0.0}
+
+
+def test_free_bits_are_free_and_no_more_per_utterance_and_per_conversation() -> None:
+    """Turns that are not there, or not scored, get none: each would add a constant."""
+    output = by_hand()
+    # 1, 2 and 0.5 become 1.5, 2 and 1.5; 4 and 8 become 6 and 8.
+    assert float(objective.loss(output, 1.0, 0.0, 1.5, 6.0)) == pytest.approx((35 + 5.0 + 14.0) / 8)
+    assert float(objective.loss(output, 0.5, 0.0, 1.5, 0.0)) == pytest.approx((35 + 0.5 * (5.0 + 12.0)) / 8)
+    assert float(objective.loss(output, 1.0, 0.0, 0.0, 6.0)) == pytest.approx((35 + 3.5 + 14.0) / 8)
+
+
+def test_a_kl_below_its_free_bits_is_pushed_nowhere_and_one_above_as_ever() -> None:
+    output = by_hand()
+    kl_utt, kl_conv = output.kl_utt.clone().requires_grad_(), output.kl_conv.clone().requires_grad_()
+    objective.loss(output._replace(kl_utt=kl_utt, kl_conv=kl_conv), 1.0, 0.0, 1.5, 6.0).backward()
+    assert kl_utt.grad is not None
+    assert kl_conv.grad is not None
+    assert (kl_utt.grad * 8).tolist() == [[0.0, 1.0], [0.0, 1.0]]  # the last turn is not there
+    assert (kl_conv.grad * 8).tolist() == [0.0, 1.0]
+
+
+def test_free_bits_do_not_change_the_bound() -> None:
+    output = by_hand()
+    totals = Totals.of(output, objective.loss(output, 1.0, 0.0, 1.5, 6.0))
+    assert totals.per_word()["nll_per_word"] == pytest.approx((35 + 15.5) / 8)
+
+
+def test_a_cyclical_kl_weight_rises_and_rests_in_each_cycle_and_ends_at_one() -> None:
+    weights = [objective.kl_weight(step, 400, cycles=4) for step in range(500)]
+    for cycle in range(4):
+        own = weights[100 * cycle : 100 * cycle + 100]
+        assert own[:50] == pytest.approx([step / 50 for step in range(50)])
+        assert own[50:] == [1.0] * 50
+    assert weights[400:] == [1.0] * 100
+
+
+def test_a_final_kl_weight_scales_the_whole_schedule() -> None:
+    for cycles in (1, 3):
+        full = [objective.kl_weight(step, 90, cycles) for step in range(120)]
+        half = [objective.kl_weight(step, 90, cycles, final=0.5) for step in range(120)]
+        assert half == pytest.approx([0.5 * weight for weight in full])

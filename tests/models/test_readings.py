@@ -139,12 +139,22 @@ def test_a_decoder_of_latents_alone_sees_no_context(name: str) -> None:
     [
         ({"decoder_sees_context": False}, "nothing to see"),
         ({"bag_of_words_weight": 1.0}, "needs a latent variable"),
+        ({"free_bits_utt": 0.1}, "free_bits_utt > 0 needs a latent variable"),
+        ({"posterior_batch_norm": 0.5}, "posterior_batch_norm > 0 needs a latent variable"),
+        ({"inference_first_steps": 5}, "inference_first_steps > 0 needs a latent variable"),
     ],
 )
 def test_hred_refuses_what_needs_a_latent(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message) as caught:
         network("hred", **changes)
     assert "'hred'" in str(caught.value)
+
+
+def test_vhred_refuses_what_needs_a_latent_of_the_conversation() -> None:
+    with pytest.raises(
+        ParameterError, match="free_bits_conv > 0 needs a latent variable of the conversation"
+    ):
+        network("vhred", free_bits_conv=1.0)
 
 
 def test_no_model_asks_for_a_name() -> None:

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from tests.training import tiny
-from vhcr.errors import CheckpointError, TrainingError
+from vhcr.errors import CheckpointError, ParameterError, TrainingError
 from vhcr.models import build
 from vhcr.training import state as state_module
-from vhcr.training.loop import Interrupted, Progress, fit
+from vhcr.training.loop import Interrupted, Progress, fit, train_step
+from vhcr.training.parallel import Workers
 from vhcr.training.run import curves_csv
 from vhcr.training.state import TrainState, read_tensors
 
@@ -47,18 +48,31 @@ def stop_after(steps: int):
     return lambda: next(counter) >= steps
 
 
-@pytest.mark.parametrize("system", ["hred", "vhred-wd", "vhred-bow", "vhcr-ud"])
+REMEDIES = {
+    "free_bits_utt": 0.1,
+    "free_bits_conv": 0.2,
+    "kl_cycles": 2,
+    "final_kl_weight": 0.8,
+    "posterior_batch_norm": 0.5,
+    "inference_first_steps": 8,
+}
+
+
+@pytest.mark.parametrize(
+    ("system", "changes"),
+    [("hred", {}), ("vhred-wd", {}), ("vhred-bow", {}), ("vhcr-ud", {}), ("vhcr-ud", REMEDIES)],
+)
 @pytest.mark.parametrize("stops", [(1,), (6,), (3, 4, 2)])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, system, stops):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, system, changes, stops):
     """The authors' program restarted Adam and the KL weight on resume."""
     params = tiny.training()
-    straight = new_state(system)
+    straight = new_state(system, **changes)
     whole = Recorder()
     run_to_end(straight, tmp_path / "straight", params, whole)
 
     work, pieces = tmp_path / "pieces", Recorder()
     for steps in stops:
-        state = new_state(system)
+        state = new_state(system, **changes)
         if (work / "state.safetensors").exists():
             state.load(work / "state.safetensors")
         with pytest.raises(Interrupted):
@@ -72,7 +86,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, system,
                 observers=[pieces],
                 should_stop=stop_after(steps),
             )
-    resumed = new_state(system)
+    resumed = new_state(system, **changes)
     resumed.load(work / "state.safetensors")
     run_to_end(resumed, work, params, pieces)
 
@@ -187,3 +201,40 @@ def test_a_full_disk_leaves_the_checkpoint_before_untouched(tmp_path, monkeypatc
         state.save(path)
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["state.safetensors", "state.seconds"]
+
+
+def test_at_first_most_steps_train_the_posteriors_alone(tmp_path):
+    """Of five steps, four move the posteriors (with f_conv) and nothing else, the fifth all; later all do."""
+    state = new_state("vhcr-ud", inference_first_steps=10)
+    model = state.model
+    inference = {id(parameter) for parameter in model.inference_parameters()}
+    own = {name for name, parameter in model.named_parameters() if id(parameter) in inference}
+    prefixes = ("posterior_mlp", "conversation_encoder", "conversation_posterior_mlp")
+    assert own == {name for name, _ in model.named_parameters() if name.startswith(prefixes)}
+    moved = []
+    for step in range(12):
+        before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+        train_step(state, TRAIN.batch(range(8)), tiny.training(kl_annealing_steps=1), 5)
+        state.position.step = step + 1
+        moved.append(
+            {n for n, parameter in model.named_parameters() if not torch.equal(before[n], parameter)}
+        )
+    for step in (0, 1, 2, 3, 5, 6, 7, 8):
+        assert moved[step] == own, step
+    for step in (4, 9, 10, 11):
+        assert moved[step] > own, step
+        assert {"decoder.output.linear.weight", "prior_mlp.mu.weight", "h_unk"} <= moved[step]
+
+
+def test_several_processes_cannot_normalise_over_a_batch(tmp_path):
+    state = new_state("vhred", posterior_batch_norm=0.5)
+    with pytest.raises(ParameterError, match="each of 2 processes has a part"):
+        fit(
+            state,
+            TRAIN,
+            VALIDATION,
+            tiny.training(),
+            seed=5,
+            work=tmp_path,
+            workers=Workers(rank=0, size=2),
+        )

@@ -32,6 +32,7 @@ SIZES = ModelParams(
     context_layers=1,
     decoder_layers=1,
     conversation_encoder_layers=1,
+    initialisation="release",
 )
 SYSTEMS = ("hred", "vhred-bow", "vhcr-ud")
 PRODUCTS = ("mm", "addmm", "addmm_", "_addmm_activation", "linear", "mkldnn_rnn_layer")

@@ -21,6 +21,7 @@ MODEL = ModelParams(
     context_layers=1,
     decoder_layers=1,
     conversation_encoder_layers=1,
+    initialisation="release",
 )
 
 

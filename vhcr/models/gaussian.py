@@ -48,18 +48,55 @@ class DiagonalGaussian(NamedTuple):
         return cls(torch.zeros_like(like), torch.ones_like(like))
 
 
+class NormalisedMean(nn.Module):
+    """scale * (mu - mean) / deviation + shift: over the batch while training, over what was seen after that.
+
+    The scale is fixed, the shift learnt (Zhu et al., 2020, section 3.1).
+    """
+
+    MOMENTUM = 0.02  # of the running mean and variance: some fifty batches
+    mean: Tensor  # of the means seen while training, [size]
+    variance: Tensor
+    EPS = 1e-8  # beside the variance; with the library's 1e-5 means could evade by shrinking below 0.003
+
+    def __init__(self, size: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.shift = nn.Parameter(torch.zeros(size))
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("variance", torch.ones(size))
+
+    def forward(self, mu: Tensor) -> Tensor:
+        """[items, size] -> [items, size]; a batch of one item is taken as after training."""
+        batch = self.training and len(mu) > 1
+        weight = torch.full_like(self.shift, self.scale)
+        return functional.batch_norm(
+            mu, self.mean, self.variance, weight, self.shift, batch, self.MOMENTUM, self.EPS
+        )
+
+
 class GaussianMLP(nn.Module):
     """mu = MLP(x), var = Softplus(MLP(x)) (Eq. 6-7, 10-11, 18-19, 22-23, 25).
 
-    Tanh after every hidden layer, then one linear head each for mu and var.
+    Tanh after every hidden layer, then one linear head each for mu and var. With ``batch_norm`` > 0 the
+    means of a batch have that standard deviation in every dimension (BN-VAE, Zhu et al., 2020): a posterior
+    cannot then be one and the same for all.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, latent_size: int, num_layers: int) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        latent_size: int,
+        num_layers: int,
+        batch_norm: float = 0.0,
+    ) -> None:
         super().__init__()
         sizes = [input_size] + [hidden_size] * num_layers
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.mu = nn.Linear(hidden_size, latent_size)
         self.var = nn.Linear(hidden_size, latent_size)
+        self.normalised = NormalisedMean(latent_size, batch_norm) if batch_norm > 0.0 else None
 
     def forward(self, *inputs: Tensor) -> DiagonalGaussian:
         """The distribution given the concatenation of ``inputs``, each [..., size]."""
@@ -67,7 +104,10 @@ class GaussianMLP(nn.Module):
         for layer in self.layers:
             hidden = torch.tanh(at_least_float32(layer(hidden)))
         var = functional.softplus(at_least_float32(self.var(hidden)))
-        return DiagonalGaussian(at_least_float32(self.mu(hidden)), var + MIN_VARIANCE)
+        mu = at_least_float32(self.mu(hidden))
+        if self.normalised is not None:
+            mu = self.normalised(mu)
+        return DiagonalGaussian(mu, var + MIN_VARIANCE)
 
 
 # How a latent variable is drawn when a conversation is scored: (posterior, prior, eps) -> z.

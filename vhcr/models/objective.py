@@ -21,14 +21,38 @@ def elbo(output: ModelOutput) -> Tensor:
     return -(output.reconstruction_error.sum(1) + output.kl_utt.sum(1) + output.kl_conv)
 
 
-def kl_weight(step: int, annealing_steps: int) -> float:
-    """lambda of Eq. 12: linear from 0 at step 0 to 1 at ``annealing_steps``; a pure function of the step."""
-    return 1.0 if step >= annealing_steps else step / annealing_steps
+def kl_weight(step: int, annealing_steps: int, cycles: int = 1, final: float = 1.0) -> float:
+    """lambda of Eq. 12: linear from 0 at step 0 to 1 at ``annealing_steps``; a pure function of the step.
+
+    With several ``cycles`` (Fu et al., 2019) annealing is cut into as many equal parts; in each the weight
+    rises over the first half and rests over the second. ``final`` is what it rises to.
+    """
+    if step >= annealing_steps:
+        return final
+    if cycles == 1:
+        return final * step / annealing_steps
+    length = annealing_steps / cycles
+    return final * min(1.0, 2.0 * (step % length) / length)
 
 
-def loss(output: ModelOutput, kl_weight: float, bag_of_words_weight: float) -> Tensor:
-    """What the optimiser minimises: Eq. 12, sign turned, plus the bag-of-words loss; nats per word."""
-    kl = output.kl_utt.sum() + output.kl_conv.sum()
+def loss(
+    output: ModelOutput,
+    kl_weight: float,
+    bag_of_words_weight: float,
+    free_bits_utt: float = 0.0,
+    free_bits_conv: float = 0.0,
+) -> Tensor:
+    """What the optimiser minimises: Eq. 12, sign turned, plus the bag-of-words loss; nats per word.
+
+    The KL of an utterance counts as ``free_bits_utt`` nats at least, that of a conversation as
+    ``free_bits_conv``: below them it is not pushed further down (Kingma et al., 2016, one group a latent).
+    """
+    kl_utt, kl_conv = output.kl_utt, output.kl_conv
+    if free_bits_utt > 0.0:
+        kl_utt = torch.where(output.num_words > 0, kl_utt.clamp_min(free_bits_utt), kl_utt)
+    if free_bits_conv > 0.0:
+        kl_conv = kl_conv.clamp_min(free_bits_conv)
+    kl = kl_utt.sum() + kl_conv.sum()
     total = output.reconstruction_error.sum() + kl_weight * kl
     if bag_of_words_weight > 0.0:
         total = total + bag_of_words_weight * output.bag_of_words_error.sum()

@@ -24,7 +24,11 @@ class VHCR(VHRED):
             self.encoder.output_size, model.conversation_encoder_size, model.conversation_encoder_layers
         )
         self.conversation_posterior_mlp = GaussianMLP(
-            self.conversation_encoder.output_size, model.context_size, model.z_conv_size, 2
+            self.conversation_encoder.output_size,
+            model.context_size,
+            model.z_conv_size,
+            2,
+            system.posterior_batch_norm,
         )
         layers, size = self.context.state_shape
         self.context_from_z_conv = nn.Linear(model.z_conv_size, layers * size)
@@ -38,6 +42,14 @@ class VHCR(VHRED):
     def prior_layers(self) -> int:
         """Hidden layers of the prior of z_utt."""
         return self.reading.vhcr_prior_layers
+
+    def posteriors(self) -> list[GaussianMLP]:
+        """The MLPs of q(z_utt | ...) and q(z_conv | ...)."""
+        return [*super().posteriors(), self.conversation_posterior_mlp]
+
+    def inference_parameters(self) -> list[nn.Parameter]:
+        """Those of the posteriors, and of f_conv."""
+        return [*super().inference_parameters(), *self.conversation_encoder.parameters()]
 
     def context_start(self, like: Tensor) -> Tensor:
         """h_cxt_0 = MLP(z_conv) (under Eq. 15); ``like`` is z_conv, [batch, latent]."""

@@ -20,7 +20,11 @@ class VHRED(HRED):
         given = model.context_size + self.z_conv_size
         self.prior_mlp = GaussianMLP(given, model.context_size, model.z_utt_size, self.prior_layers)
         self.posterior_mlp = GaussianMLP(
-            self.encoder.output_size + given, model.context_size, model.z_utt_size, 2
+            self.encoder.output_size + given,
+            model.context_size,
+            model.z_utt_size,
+            2,
+            system.posterior_batch_norm,
         )
         self.bag_of_words = (
             BagOfWords(self.z_utt_size + self.z_conv_size, model.decoder_size, vocabulary_size)
@@ -37,6 +41,10 @@ class VHRED(HRED):
     def prior_layers(self) -> int:
         """Hidden layers of the prior of z_utt."""
         return self.reading.vhred_prior_layers
+
+    def posteriors(self) -> list[GaussianMLP]:
+        """The MLP of q(z_utt | ...)."""
+        return [self.posterior_mlp]
 
     def utterance_prior(self, h_cxt: Tensor, *z_conv: Tensor) -> DiagonalGaussian:
         """p(z_utt_t | x_<t [, z_conv]) (Eq. 5-7; 17-19), [..., latent]."""

@@ -15,16 +15,17 @@ from torch.nn.utils import clip_grad_norm_
 
 from vhcr.batch import Batch, Conversations, epoch_order
 from vhcr.diagnostics.moments import LatentSums
-from vhcr.errors import TrainingError
+from vhcr.errors import ParameterError, TrainingError
 from vhcr.models import HRED, Noise
 from vhcr.models.objective import Totals, kl_weight, loss
-from vhcr.params import TrainingParams
+from vhcr.params import SystemParams, TrainingParams
 from vhcr.training.parallel import Workers
 from vhcr.training.state import Row, TrainState, write_tensors
 
 log = logging.getLogger(__name__)
 
 ALONE = Workers()
+INFERENCE_ROUND = 5  # steps: four of the posteriors alone, then one of all parameters
 VALIDATION_NOISE = -1  # the "step" of validation noise: every validation draws the same latents
 
 
@@ -59,6 +60,20 @@ class Interrupted(Exception):  # noqa: N818
 def adam(model: HRED, params: TrainingParams) -> torch.optim.Optimizer:
     """The optimiser; one pass over each parameter (``fused``) takes a quarter of the time of six."""
     return torch.optim.Adam(model.parameters(), lr=params.learning_rate, fused=True)
+
+
+def weight_of_kl(step: int, params: TrainingParams, system: SystemParams) -> float:
+    """The KL weight at a step (Eq. 12, with what the system changes of it)."""
+    return kl_weight(step, params.kl_annealing_steps, system.kl_cycles, system.final_kl_weight)
+
+
+def trains_inference_alone(step: int, system: SystemParams) -> bool:
+    """Whether this step updates the posteriors' own parameters and no others (He et al., 2019).
+
+    So it is for four of every five of the first ``inference_first_steps``. He et al. go on until the bound no
+    longer rises; a fixed number keeps the schedule a function of the step.
+    """
+    return step < system.inference_first_steps and step % INFERENCE_ROUND != INFERENCE_ROUND - 1
 
 
 def validate(
@@ -103,13 +118,24 @@ def train_step(
         short = params.precision == "bfloat16"
         with torch.autocast(batch.index.device.type, torch.bfloat16, enabled=short):
             output = model(batch, Noise(seed, step))
-        weight = kl_weight(step, params.kl_annealing_steps)
-        value = loss(output, weight, model.system.bag_of_words_weight)
+        system = model.system
+        value = loss(
+            output,
+            weight_of_kl(step, params, system),
+            system.bag_of_words_weight,
+            system.free_bits_utt,
+            system.free_bits_conv,
+        )
         own = Totals.of(output, value)
         totals = workers.sum(own)
         # A mean over the words of this share becomes its part of the mean over all.
         (value * (max(own.num_words, 1) / max(totals.num_words, 1))).backward()
     workers.sum_gradients(model)
+    if trains_inference_alone(step, model.system):
+        inference = set(model.inference_parameters())
+        for parameter in model.parameters():
+            if parameter not in inference:
+                parameter.grad = None
     norm = float(clip_grad_norm_(model.parameters(), params.gradient_clip_norm))
     if not math.isfinite(norm) or not math.isfinite(totals.loss):
         raise TrainingError(
@@ -141,9 +167,15 @@ def fit(
     Raises:
         Interrupted: ``should_stop`` said so; a checkpoint has been left.
         TrainingError: a loss was not finite.
+        ParameterError: what is asked for needs the whole batch in one process, and there are several.
     """
     model, position = state.model, state.position
     assert isinstance(model, HRED)
+    if workers.size > 1 and model.system.posterior_batch_norm > 0.0:
+        raise ParameterError(
+            "posterior_batch_norm normalises over a whole batch, and each of "
+            f"{workers.size} processes has a part of it: train in one"
+        )
     device = next(model.parameters()).device
     size = params.batch_conversations
     steps_per_epoch = math.ceil(len(train) / size)
@@ -153,7 +185,7 @@ def fit(
     model.train()
 
     def record(split: str, totals: Totals, usage: dict[str, float] | None = None) -> None:
-        weight = kl_weight(position.step, params.kl_annealing_steps)
+        weight = weight_of_kl(position.step, params, model.system)
         mean_loss = totals.loss / max(totals.num_words, 1)
         row: Row = {"step": position.step, "epoch": position.epoch, "split": split, "loss": mean_loss}
         row |= totals.per_word()
