@@ -132,7 +132,7 @@ def _kl_end(evidence: Evidence, system: str) -> tuple[list[str], list[Verdict]]:
         last, change, weight = course[-1][1], _quarter_change(course), _last_weight(run)
         long_enough = len(course) >= FEWEST_VALIDATIONS and (weight is None or weight >= 1)
         text = f"{run.name}: KL {last:.3f} at step {course[-1][0]:,.0f}"
-        if change is not None:
+        if change is not None and last >= VANISHED:  # of next to nothing, any change is large
             text += f", {change:+.0%} over the last quarter".replace("-", "−")
         if weight is not None and weight < 1:
             text += f" (KL weight only reached {weight:.2f})"
