@@ -229,4 +229,5 @@ def test_an_experiment_changes_one_line_of_params_yaml(
     apply_overrides(str(tmp_path / "params.yaml"), [change])
     lines = difflib.ndiff(text.splitlines(), (tmp_path / "params.yaml").read_text().splitlines())
     changed = [line for line in lines if line[0] in "-+"]
-    assert changed == [f"- {line}" for line in before] + [f"+ {line}" for line in after]
+    advice = "params.yaml: give each key a line of its own where {...} would pass column 80, and lists always"
+    assert changed == [f"- {line}" for line in before] + [f"+ {line}" for line in after], advice
