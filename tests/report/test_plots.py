@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -67,6 +68,17 @@ def test_frontier_is_of_bounds_with_the_exact_nll_as_a_line(report: Report) -> N
     run = report.results.of("vhcr-ud")[0]
     assert (spot.x, spot.y) == pytest.approx((run.metrics["kl_per_word"], run.bounds[50]), abs=1e-5)
     assert "a line at 3.405, HRED, exact" in figure(report, "frontier").alt
+
+
+def test_nats_of_other_words_are_not_on_the_frontier(report: Report) -> None:
+    runs = tuple(
+        replace(run, metrics={**run.metrics, "num_words": 1}) if run.system == "vhred" else run
+        for run in report.results.runs
+    )
+    evidence = Evidence(replace(report.results, runs=runs), num_samples=10, seed=0)
+    found = next(each for each in figures(evidence, report.paper) if each.id == "frontier")
+    assert "vhred" not in found.systems
+    assert "of other words: VHRED." in found.caption
 
 
 def test_what_z_tells_a_word_is_prior_minus_posterior(report: Report) -> None:

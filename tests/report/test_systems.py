@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vhcr.params import Params
-from vhcr.report.systems import SYSTEM_LABELS, core_role, roles, system_order
+from vhcr.report.systems import SYSTEM_LABELS, core_role, kinds, label, roles, system_order
 
 PLAIN: dict[str, Any] = {
     "architecture": "vhred", "reading": "paper", "word_drop": 0.0, "utterance_drop": 0.0,
@@ -22,9 +22,12 @@ def system(**changes: Any) -> dict[str, Any]:
 def test_the_systems_of_params_yaml_are_the_papers() -> None:
     params = Params.load()
     found = {name: params.system(name).model_dump() for name in params.systems}
-    assert {name: role for name, role in roles(found).items() if name in SYSTEM_LABELS} == {
-        name: name for name in found if name in SYSTEM_LABELS
-    }
+    own = {name: name for name in found if name in SYSTEM_LABELS}
+    assert roles(found) == own
+    assert set(own) == set(SYSTEM_LABELS), "all that the paper has can be run"
+    assert kinds(found) == {**own, "vhcr-ud-release": "vhcr-ud"}, "a remedy makes it none of the paper's"
+    assert {label(name) for name in found} & set(found) == set(), "each has a name for people"
+    assert len({label(name) for name in found}) == len(found)
 
 
 @pytest.mark.parametrize(

@@ -159,11 +159,12 @@ def _lead(results: Results) -> str:
 
 def _findings(evidence: Evidence) -> list[str]:
     """The two things one wants to know first: who predicts best, and whose latents are used."""
-    means = {s: m.mean for s in evidence.results.systems if (m := evidence.mean(s, "nll_per_word"))}
+    systems = [system for system in evidence.results.systems if evidence.usual_words(system)]
+    means = {s: m.mean for s in systems if (m := evidence.mean(s, "nll_per_word"))}
     sentences = []
     if means:
         best = min(means, key=lambda system: means[system])
-        tied = sorted(evidence.leaders("nll_per_word", evidence.results.systems) - {best})
+        tied = sorted(evidence.leaders("nll_per_word", systems) - {best})
         text = f"{label(best)} has the lowest NLL or bound, {means[best]:.3f} nats per word"
         if tied:
             text += f"; {' and '.join(map(label, tied))} cannot be told apart from it"

@@ -391,13 +391,17 @@ def _usage_figure(evidence: Evidence) -> Figure:
 
 
 def _frontier_figure(evidence: Evidence) -> Figure:
+    systems = evidence.results.systems
+    comparable = {system for system in systems if evidence.usual_words(system)}
+    apart = [label(system) for system in systems if system not in comparable]
+
     def panel(title: str, key: str, y: str) -> Panel:
         spots = []
         for run in evidence.results.runs:
             kl, nll = run.value("kl_per_word"), run.value(key)
-            if kl is not None and nll is not None and run.is_bound:
+            if kl is not None and nll is not None and run.is_bound and run.system in comparable:
                 spots.append(Spot(run.system, run.name, round(kl, 5), round(nll, 5)))
-        exact = [system for system in evidence.results.systems if not evidence.results.of(system)[0].is_bound]
+        exact = [system for system in comparable if not evidence.results.of(system)[0].is_bound]
         rules = [
             Rule(system, f"{label(system)}, exact", round(mean.mean, 5))
             for system in exact
@@ -412,7 +416,8 @@ def _frontier_figure(evidence: Evidence) -> Figure:
         "Each run's bound on the NLL against its KL on the test split: lower is a better bound, further "
         "right a more used latent variable. The line is HRED's exact NLL; a system below it predicts better "
         "for all that is known, one above it may only have a loose bound. The importance-weighted bound is "
-        "tighter, and is on a subset of the test split, as is the line beside it.",
+        "tighter, and is on a subset of the test split, as is the line beside it."
+        + (f" Left out, since their nats are of other words: {', '.join(apart)}." if apart else ""),
         [
             panel("One-sample bound", "nll_per_word", "NLL bound, nats per word"),
             panel(

@@ -20,6 +20,23 @@ SYSTEM_LABELS = {
     "vhcr-ud": "VHCR + u.d",
 }
 
+# Systems of params.yaml that the paper does not have.
+OTHER_LABELS = {
+    "vhcr-ud-release": "VHCR + u.d, release",
+    "vhcr-ud-bow": "VHCR + u.d + bow",
+    **{
+        f"{system}-{remedy}": f"{name}{text}"
+        for system, name in (("vhred", "VHRED"), ("vhcr-ud", "VHCR + u.d"))
+        for remedy, text in (
+            ("fb", " + free bits"),
+            ("cyc", " + KL cycles"),
+            ("b50", ", low KL weight"),
+            ("bn", " + batch norm"),
+            ("agg", " + inference first"),
+        )
+    },
+}
+
 # What tells the paper's systems apart. A rate of True stands for any above zero.
 _CORE = {
     "architecture": None,
@@ -44,8 +61,8 @@ _NOT_ROLE = frozenset({*_CORE, "reading"})
 
 
 def label(system: str) -> str:
-    """The paper's name of a system; the name itself of one that the paper does not have."""
-    return SYSTEM_LABELS.get(system, system)
+    """What people call a system: the paper's name, or ours; of one that nobody knows, the name itself."""
+    return SYSTEM_LABELS.get(system) or OTHER_LABELS.get(system, system)
 
 
 def system_order(system: str) -> tuple[int, str]:
