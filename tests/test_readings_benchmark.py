@@ -30,9 +30,8 @@ def test_each_variant_takes_one_field_from_the_release() -> None:
 def test_a_model_keeps_the_reading_it_was_built_in_and_the_papers_is_put_back() -> None:
     before = READINGS["paper"]
     for reading in readings.variants().values():
-        with pytest.raises(ZeroDivisionError), readings.read_as(reading):
+        with readings.read_as(reading):
             model = build(tiny.MODEL, tiny.system("vhcr-ud"), tiny.VOCABULARY, seed=3)
-            raise ZeroDivisionError
         assert model.reading == reading
         assert READINGS["paper"] is before
 
