@@ -80,8 +80,9 @@ class Room:
         cache = os.path.relpath(_cache(self.root), self.folder / ".dvc")
         layout.write_text(self.folder / ".dvc" / "config", CONFIG.format(cache=cache))
         layout.write_text(self.folder / "params.yaml", self.params.text())
-        for name in ("dvc.yaml", ".dvcignore"):
-            layout.write_text(self.folder / name, (self.root / name).read_text(encoding="utf-8"))
+        templates = (path.relative_to(self.root) for path in (self.root / ".dvc" / "plots").glob("*.json"))
+        for file in (Path("dvc.yaml"), Path(".dvcignore"), *templates):
+            layout.write_text(self.folder / file, (self.root / file).read_text(encoding="utf-8"))
         for name in ("vhcr", ".work"):
             link = self.folder / name
             if not link.is_symlink():
