@@ -149,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 continue
             found = train(variants()[variant], arguments.corpus, params, system, seed)
             commit = code_version()
-            made: dict[str, Any] = {"code_version": commit.commit, "dirty": commit.dirty, "machine": machine()}
+            made: dict[str, Any] = {"code_version": commit.commit, "dirty": commit.dirty}
+            made["machine"] = machine()
             made |= {"data_hash": data_hash, "versions": versions(), "system": system.model_dump()}
             made |= {"model": params.model.model_dump(), "training": params.training.model_dump()}
             runs.append({**key, **found, "made_by": made})
