@@ -203,7 +203,7 @@ def link_results(room: Room) -> None:
     )
     # The report belongs to all of them; it is kept with the first.
     client.log_artifact(ids[0], str(room.report), "comparison")
-    page = f"{recording.run_url(experiment, ids[0])}/artifacts/comparison/{room.report.name}"
+    page = recording.run_url(experiment, ids[0], f"comparison/{room.report.name}")
     create_link_artifact(link=page, link_text=page, key=f"report-{key}", description="The report on all runs")
 
 

@@ -181,13 +181,16 @@ def link_mlflow(room: Room, run_id: str) -> str:
 
 def link_results(room: Room) -> dict[str, Any]:
     """What one wants to click afterwards: the numbers, the report, the run in MLflow."""
+    from vhcr import recording
+
     row = layout.read_json(room.report.with_name("table.json"))[0]
     run_id = row["mlflow_run_id"]
     links = {}
     if run_id and (found := find_mlflow(room.corpus)) is not None:
         found[0].log_artifact(run_id, str(room.report), "report")
         links["The run in MLflow"] = link_mlflow(room, run_id)
-        links["The report"] = page = f"{links['The run in MLflow']}/artifacts/report/{room.report.name}"
+        page = recording.run_url(found[1], run_id, f"report/{room.report.name}")
+        links["The report"] = page
         create_link_artifact(
             link=page,
             link_text=page,

@@ -264,7 +264,7 @@ def interpolate(
 
 @app.command()
 def runs() -> None:
-    """List the trained runs in this project."""
+    """List the trained runs in this project, and where MLflow compares them."""
     from vhcr.layout import read_run
     from vhcr.stages.resolve import trained_runs
 
@@ -274,6 +274,24 @@ def runs() -> None:
     for name, folder in found.items():
         info = read_run(folder)
         typer.echo(f"{name:40} {info.get('mlflow_run_id') or 'not in MLflow'}")
+    for line in _links(sorted({name.split("/")[0] for name in found})):
+        typer.echo(line)
+
+
+def _links(corpora: Sequence[str]) -> Iterator[str]:
+    """Where MLflow shows the runs of each corpus side by side."""
+    from vhcr import recording
+
+    if not corpora or not recording.available() or not recording.store_exists():
+        return
+    connected = recording.client()
+    for corpus in corpora:
+        experiment = connected.get_experiment_by_name(recording.experiment_name(corpus))
+        if experiment is not None:
+            recording.save_views(connected, experiment.experiment_id)
+            yield f"\n{corpus} in MLflow (make mlflow), side by side:"
+            yield f"  {recording.view_url(experiment.experiment_id, recording.TABLE)}"
+            yield f"  {recording.view_url(experiment.experiment_id, recording.CURVES)}"
 
 
 @app.command()

@@ -30,8 +30,11 @@ from vhcr.recording.store import (
     store_exists,
     tracking_uri,
 )
+from vhcr.recording.views import CURVES, TABLE, save_views, view_url
 
 __all__ = [
+    "CURVES",
+    "TABLE",
     "MlflowRun",
     "RecordingError",
     "available",
@@ -47,9 +50,11 @@ __all__ = [
     "plainly",
     "run_tags",
     "run_url",
+    "save_views",
     "send_evaluated",
     "send_trained",
     "settle",
     "store_exists",
     "tracking_uri",
+    "view_url",
 ]

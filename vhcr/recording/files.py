@@ -15,6 +15,7 @@ from vhcr.layout import read_json, read_run
 from vhcr.recording.run import MlflowRun, input_tags
 from vhcr.recording.seeds import group_of, settle
 from vhcr.recording.store import client, experiment_id, experiment_name, one_at_a_time, plainly, stored_run
+from vhcr.recording.views import save_views
 
 REPRODUCIBLE = ("best.safetensors", "curves.csv", "metrics.json", "vocabulary.txt")  # equal in equal runs
 KEPT = ("run.json", "provenance.json", *REPRODUCIBLE)
@@ -100,6 +101,7 @@ def import_run(folder: Path, evaluated: Path | None = None, *, uri: str | None =
             if evaluated is not None:
                 send_evaluated(run, evaluated, info.get("best_step", 0))
         settle(connected, run.experiment_id, tags["group"])
+        save_views(connected, run.experiment_id)
     return run.run_id
 
 

@@ -52,6 +52,7 @@ def client(uri: str | None = None) -> MlflowClient:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default waits for minutes
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -185,6 +186,7 @@ def experiment_url(experiment_id: str) -> str:
     return f"{pages_url()}/#/experiments/{experiment_id}?workflowType=machine_learning"
 
 
-def run_url(experiment_id: str, run_id: str) -> str:
-    """A link that opens one run."""
-    return f"{pages_url()}/#/experiments/{experiment_id}/runs/{run_id}"
+def run_url(experiment_id: str, run_id: str, artifact: str = "") -> str:
+    """A link that opens one run, or a file that is kept with it."""
+    file = f"/artifacts/{artifact}" if artifact else ""
+    return f"{pages_url()}/#/experiments/{experiment_id}/runs/{run_id}{file}?workflowType=machine_learning"

@@ -87,10 +87,15 @@ def _notes(metrics: Json, provenance: Json) -> list[str]:
     exact = metrics.get("bound_is_exact")
     kind = "exact: the model has no latent variable" if exact else "an upper bound, with one posterior sample"
     return [
-        f"−log p is {kind}. Responses: context of {protocol.get('context', 'the first turn')}; "
-        f"decoded by {generation.get('strategy', 'greedy')}. "
+        f"−log p is {kind}. Responses to {_context(protocol)}, decoded with strategy "
+        f"`{generation.get('strategy', 'greedy')}`. "
         f"Metric version {metrics.get('metric_version', 1)}.",
     ]
+
+
+def _context(protocol: Json) -> str:
+    turns = protocol.get("evaluation", {}).get("context_turns", 1)
+    return "the first turn of a conversation" if turns == 1 else f"the first {turns} turns of a conversation"
 
 
 def _limits(info: Json, metrics: Json) -> list[str]:

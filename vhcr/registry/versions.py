@@ -133,6 +133,7 @@ def _new_version(
     generation: GenerationParams,
     card: str,
 ) -> ModelVersion:
+    from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
     from vhcr.serving.package import package
@@ -144,8 +145,9 @@ def _new_version(
         package(folder, target, generation=generation, card=card, about=about)
         connected.log_model_artifacts(model.model_id, str(target))
     connected.finalize_logged_model(model.model_id, "READY")
+    connected.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return connected.create_model_version(
-        name, f"models:/{model.model_id}", run_id=run_id, model_id=model.model_id, await_creation_for=60
+        name, f"models:/{model.model_id}", run_id=run_id, model_id=model.model_id, await_creation_for=0
     )
 
 
@@ -172,7 +174,8 @@ def _tags(
 
 
 def _describe(connected: MlflowClient, version: ModelVersion, card: str, tags: Mapping[str, str]) -> None:
-    connected.update_model_version(version.name, version.version, description=card)
+    own = card.replace(f"models:/{version.name}@{CHAMPION}", f"models:/{version.name}/{version.version}")
+    connected.update_model_version(version.name, version.version, description=own)
     for key, value in tags.items():
         if version.tags.get(key) != value:
             connected.set_model_version_tag(version.name, version.version, key, value)

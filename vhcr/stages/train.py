@@ -234,6 +234,7 @@ def track(work: Path, info: dict[str, Any], params: RunParams, tags: dict[str, s
     layout.write_text(note, tracked.run_id)
     with or_later("vhcr import-run, when the training has ended"):
         settle(recording.client(), tracked.experiment_id, own["group"])
+        recording.save_views(recording.client(), tracked.experiment_id)
     return tracked
 
 

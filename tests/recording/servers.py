@@ -1,0 +1,109 @@
+"""Servers for tests, on free ports of this machine, gone when a test ends however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+START_SECONDS = 240  # on a machine that is busy with other tests
+
+
+def free_port() -> int:
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(command: list[str], health: str, log: Path, **environment: str) -> Iterator[None]:
+    """Run ``command`` until the block ends; it is up when ``health`` answers."""
+    known = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "DO_NOT_TRACK": "1", **environment}
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env=known, stdout=output, stderr=output, start_new_session=True, cwd=log.parent
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(health):
+            assert process.poll() is None, f"it ended by itself:\n{log.read_text()}"
+            assert time.monotonic() < deadline, f"it did not answer:\n{log.read_text()}"
+            time.sleep(0.3)
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextlib.contextmanager
+def mlflow_server(folder: Path, store: str, *more: str) -> Iterator[str]:
+    """MLflow's tracking server over ``store``; yields its address."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+        "--workers", "1", *more,
+    ]  # fmt: skip
+    # By the environment, as its password must not show in a list of processes.
+    with serving(command, f"{address}/health", folder / "mlflow-server.log", MLFLOW_BACKEND_STORE_URI=store):
+        yield address
+
+
+@contextlib.contextmanager
+def postgresql(password: str) -> Iterator[str]:
+    """Debian's PostgreSQL with a database ``mlflow``; yields its address, password and all."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    assert binaries, "this test needs PostgreSQL (Debian: apt-get install postgresql)"
+    # Not in a folder of pytest's, which are closed to other users.
+    found, data = binaries[-1], Path(tempfile.mkdtemp(prefix="vhcr-postgresql-"))
+    # It refuses to run as root; the package has made it a user of its own.
+    root = os.geteuid() == 0
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if root else []
+    secret = data / "password"
+    secret.write_text(password)
+    if root:
+        shutil.chown(data, "postgres", "postgres")
+        shutil.chown(secret, "postgres", "postgres")
+    port = free_port()
+
+    def run(*command: str) -> None:
+        done = subprocess.run(
+            [*user, *command], cwd="/", capture_output=True, text=True, check=False,
+            env={**os.environ, "PGPASSWORD": password, "LC_ALL": "C.UTF-8"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    run(str(found / "initdb"), "-D", str(data / "db"), "-U", "ann", "-A", "scram-sha-256",
+        f"--pwfile={secret}", "--no-sync")  # fmt: skip
+    options = f"-p {port} -h 127.0.0.1 -k {data} -c fsync=off"
+    control = str(found / "pg_ctl")
+    run(control, "-D", str(data / "db"), "-w", "-t", "120", "-l", str(data / "log"), "-o", options, "start")
+    try:
+        run(str(found / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "ann", "mlflow")
+        yield f"postgresql://ann:{password}@127.0.0.1:{port}/mlflow"
+    finally:
+        run(control, "-D", str(data / "db"), "-w", "-m", "immediate", "stop")
+        shutil.rmtree(data)
