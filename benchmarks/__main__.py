@@ -12,7 +12,18 @@ from rich.table import Table
 
 from benchmarks.measure import Clock, Part
 
-PARTS = ("limit", "train-step", "memory", "length", "importance", "decoding", "pipeline", "scale", "startup")
+PARTS = (
+    "limit",
+    "train-step",
+    "precision",
+    "memory",
+    "length",
+    "importance",
+    "decoding",
+    "pipeline",
+    "scale",
+    "startup",
+)
 
 
 def number(value: float | None) -> str:
@@ -43,6 +54,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("part", nargs="*", help=f"any of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--preset", default="cornell", help="toy, cornell-small or cornell (default)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds counted, median taken (default: 3)")
+    parser.add_argument(
+        "--warm-up", type=int, default=1, help="rounds of a training step before those counted (default: 1)"
+    )
     parser.add_argument("--threads", type=int, default=0, help="threads; default: all cores")
     parser.add_argument(
         "--clock", choices=("wall", "cpu"), default="wall", help="cpu: where others compute too"
@@ -65,7 +79,8 @@ def main(argv: list[str] | None = None) -> None:
     clock, preset, repeats = Clock(arguments.clock), arguments.preset, arguments.repeats
     run: dict[str, Callable[[], Part]] = {
         "limit": lambda: limit.limit(clock),
-        "train-step": lambda: training.train_step(preset, repeats, clock),
+        "train-step": lambda: training.train_step(preset, repeats, clock, arguments.warm_up),
+        "precision": lambda: training.precision(preset, repeats, clock, arguments.warm_up),
         "memory": lambda: training.memory(preset),
         "length": lambda: training.length(preset, repeats, clock, arguments.out),
         "importance": lambda: inference.importance(*tested(preset), max(1, repeats // 2), clock),

@@ -23,14 +23,15 @@ PADDED = "baseline"  # padded words and padded turns
 TIGHT = "baseline, real turns only"
 
 
-def train_step(preset: str, repeats: int, clock: Clock) -> Part:
+def train_step(preset: str, repeats: int, clock: Clock, warm_up: int = 1) -> Part:
     """A training step of VHCR with utterance drop against both baselines and the limit.
 
     In float32, and in bfloat16 too where this processor multiplies that faster.
     """
     setting = Setting.of(preset)
     data, name = conversations("train", setting.vocabulary_size)
-    part = Part(f"train-step-{preset}", {**setting.describe(name), "repeats": repeats, "clock": clock.kind})
+    rounds = {"repeats": repeats, "warm_up": warm_up, "clock": clock.kind}
+    part = Part(f"train-step-{preset}", {**setting.describe(name), **rounds})
     chosen = Chosen(data, setting.batch_conversations)
     fast = Fast(setting, chosen)
     contestants: dict[str, Callable[[int], object]] = {
@@ -42,9 +43,9 @@ def train_step(preset: str, repeats: int, clock: Clock) -> Part:
     rates["bfloat16"] = peak(torch.bfloat16, "cpu", clock, size=1024)
     if rates["bfloat16"] > rates["float32"]:
         contestants["bfloat16"] = Fast(setting, chosen, precision="bfloat16")
-    seconds = alternate(contestants, repeats, clock)
-    # Rounds 1 to ``repeats`` were counted; their words and operations are those of a mean round.
-    batches = [chosen.packed(number) for number in range(1, repeats + 1)]
+    seconds = alternate(contestants, repeats, clock, warm_up)
+    # The words and operations are those of a mean round among those counted.
+    batches = [chosen.packed(number) for number in range(warm_up, warm_up + repeats)]
     words = float(np.median([len(batch.token_ids) for batch in batches]))
     operations = float(
         np.median([model_flops(setting.model_params, b, setting.vocabulary_size) for b in batches])
@@ -78,13 +79,44 @@ def train_step(preset: str, repeats: int, clock: Clock) -> Part:
             ratio=seconds[PADDED] / seconds["bfloat16"],
             target="≥ 10",
         )
-        part.add("limit, bfloat16 matrix products", rates["bfloat16"] / 1e9, "GFLOP/s")
-        part.add(
-            "share of the limit, bfloat16",
-            100.0 * operations / seconds["bfloat16"] / rates["bfloat16"],
-            "%",
-            target="≥ 40",
-        )
+        _add_share_of_bfloat16(part, operations, seconds["bfloat16"], rates["bfloat16"])
+    return part
+
+
+def _add_share_of_bfloat16(part: Part, operations: float, seconds: float, rate: float) -> None:
+    part.add("limit, bfloat16 matrix products", rate / 1e9, "GFLOP/s")
+    part.add("share of the limit, bfloat16", 100.0 * operations / seconds / rate, "%", target="≥ 40")
+
+
+def precision(preset: str, repeats: int, clock: Clock, warm_up: int = 1) -> Part:
+    """Our training step in bfloat16 beside the same in float32, without the baselines' patience."""
+    setting = Setting.of(preset)
+    data, name = conversations("train", setting.vocabulary_size)
+    rounds = {"repeats": repeats, "warm_up": warm_up, "clock": clock.kind}
+    part = Part(f"precision-{preset}", {**setting.describe(name), **rounds})
+    chosen = Chosen(data, setting.batch_conversations)
+    seconds = alternate(
+        {kind: Fast(setting, chosen, precision=kind) for kind in ("float32", "bfloat16")},
+        repeats,
+        clock,
+        warm_up,
+    )
+    batches = [chosen.packed(number) for number in range(warm_up, warm_up + repeats)]
+    operations = float(
+        np.median([model_flops(setting.model_params, b, setting.vocabulary_size) for b in batches])
+    )
+    part.add(
+        "training step in bfloat16 against float32",
+        seconds["bfloat16"],
+        "s",
+        baseline=seconds["float32"],
+        ratio=seconds["float32"] / seconds["bfloat16"],
+    )
+    rate = peak(torch.float32, "cpu", clock)
+    part.add("limit, float32 matrix products", rate / 1e9, "GFLOP/s")
+    part.add("share of the limit, float32", 100.0 * operations / seconds["float32"] / rate, "%")
+    rate = peak(torch.bfloat16, "cpu", clock, size=1024)
+    _add_share_of_bfloat16(part, operations, seconds["bfloat16"], rate)
     return part
 
 

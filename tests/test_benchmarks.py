@@ -155,6 +155,23 @@ def test_command_prints_a_table_and_writes_what_it_measured(
     assert not {"hostname", "path"} & set(written["machine"])
 
 
+def test_both_precisions_are_measured_on_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "conversations", small)
+    monkeypatch.setattr(training, "peak", partial(limit.peak, size=256))
+    figures = {f.what: f for f in training.precision("toy", 1, Clock("cpu"), warm_up=0).figures}
+    step = figures["training step in bfloat16 against float32"]
+    assert step.baseline is not None
+    assert step.ratio == pytest.approx(step.baseline / step.value)
+    # The same operations in both: shares times limits times seconds agree.
+    done = [
+        figures[f"share of the limit, {kind}"].value
+        * figures[f"limit, {kind} matrix products"].value
+        * seconds
+        for kind, seconds in (("float32", step.baseline), ("bfloat16", step.value))
+    ]
+    assert done[0] == pytest.approx(done[1])
+
+
 def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["train-stop"])

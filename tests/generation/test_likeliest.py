@@ -91,6 +91,26 @@ def test_the_bound_holds_where_rounding_does_its_worst() -> None:
 
 
 @exact
+def test_the_bound_holds_where_the_state_is_rounded_down() -> None:
+    """Weights that the integers hold exactly, and a state of which each part loses nearly half a unit.
+
+    In truth word 5 says 95 * 10.49 / 127 = 7.85, by the integers 95 * 10 / 127 = 7.48; word 6 says 7.66.
+    """
+    of, hidden = nn.Linear(96, 8), torch.full((1, 96), 10.49 / 127.0)
+    with torch.no_grad():
+        of.weight.zero_()
+        of.bias.zero_()
+        of.weight[5, 1:] = 1.0
+        of.bias[6] = 7.66
+        hidden[0, 0] = 1.0  # so that one unit is 1 / 127
+        assert int(plain(of, (hidden * 127.0).round() / 127.0)) == 6
+        assert int(plain(of, hidden)) == 5
+        found = LikeliestWord(of, NEVER)(hidden)
+    assert found is not None
+    assert found.tolist() == [5]
+
+
+@exact
 def test_of_equal_words_the_first_wins() -> None:
     of, hidden = layer(), states(50)
     with torch.no_grad():
