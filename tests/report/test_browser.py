@@ -208,7 +208,13 @@ def test_nothing_sticks_out(page: Page, width: int) -> None:
 
 @both_schemes
 def test_prints(page: Page) -> None:
+    page.set_viewport_size({"width": 690, "height": 1000})  # A4 between its margins
     page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 690, "once a table ran off the paper"
+    seed, mean = (
+        f"getComputedStyle(document.querySelector('#table1 {row} td')).fontSize" for row in ("tr.seed", "tr")
+    )
+    assert page.evaluate(f"parseFloat({seed}) <= parseFloat({mean})")
     assert not page.locator(".theme").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert len(page.pdf(format="A4")) > 50_000

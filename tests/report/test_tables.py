@@ -153,6 +153,16 @@ def test_zero_has_no_sign() -> None:
     assert [column.text(value) for value in (-0.0001, -0.001, 0.0)] == ["0.000", "−0.001", "0.000"]
 
 
+def test_numbers_without_limit_stay_short() -> None:
+    ratio, count = Column("x", "x", lambda run: None), Column("x", "x", lambda run: None, digits=0)
+    assert [ratio.text(value) for value in (36_768_560.953, 99_999.0, -2e12)] == [
+        "3.7e7",
+        "99,999.000",
+        "−2.0e12",
+    ]
+    assert count.text(1_234_567.0) == "1,234,567"
+
+
 def test_the_vectors_behind_our_own_scores_are_named(report: Report) -> None:
     """A report once said "GoogleNews vectors" under scores by vectors trained on the corpus."""
     caption = table(report, "table3").caption

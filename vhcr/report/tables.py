@@ -38,6 +38,8 @@ class Column:
         if value is None:
             return NOTHING
         shown = f"{100 * value:.1f} %" if self.percent else f"{value:,.{self.digits}f}"
+        if self.digits and abs(value) >= 1e5:  # a variance ratio has no limit
+            shown = f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
         if not any(digit in shown for digit in "123456789"):
             shown = shown.removeprefix("-")  # no "-0.000"
         return shown.replace("-", "−")
@@ -389,7 +391,10 @@ def _response_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
             _simple(metric.capitalize(), f"{metric}_{turns}turn", group=group, paper=ours, leaders=True)
             for metric in EMBEDDING_METRICS
         ]
-        columns += [_at("Dropped", "responses", turns, "num_dropped", digits=0, group=group)]
+        columns += [
+            _at("Kept", "responses", turns, "num_pairs", digits=0, group=group),
+            _at("Dropped", "responses", turns, "num_dropped", digits=0, group=group),
+        ]
     return _table(
         evidence,
         "table3",
@@ -404,11 +409,14 @@ def _response_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
 
 
 def _serban_table(evidence: Evidence) -> Table | None:
-    columns = [
-        _at(metric.capitalize(), "responses", turns, "serban", metric, group=f"{turns} turn{plural}")
-        for turns, plural in (("1", ""), ("3", "s"))
-        for metric in EMBEDDING_METRICS
-    ]
+    columns = []
+    for turns, plural in (("1", ""), ("3", "s")):
+        path, group = ("responses", turns, "serban"), f"{turns} turn{plural}"
+        columns += [_at(metric.capitalize(), *path, metric, group=group) for metric in EMBEDDING_METRICS]
+        columns += [
+            _at("Kept", *path, "num_pairs", digits=0, group=group),
+            _at("Dropped", *path, "num_dropped", digits=0, group=group),
+        ]
     return _table(
         evidence,
         "serban",
