@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,21 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_parquet(path: Path, columns: Mapping[str, Sequence[Any]], schema: Any = None) -> None:
+    """Write columns, of the Arrow ``schema`` where one is given, under a temporary name, then rename."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        table = pyarrow.table(dict(columns), schema=schema)
+        pyarrow.parquet.write_table(table, temporary, compression="zstd")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

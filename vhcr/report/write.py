@@ -34,7 +34,7 @@ def write(report: Report, folder: Path, *, commit: str | None = None) -> Path:
         ("table7", talks(report.results, "fixed")),
     ):
         if columns["system"]:
-            write_parquet(folder / "tables" / f"{name}.parquet", columns)
+            layout.write_parquet(folder / "tables" / f"{name}.parquet", columns)
     for figure in report.figures:
         write_images(figure, folder / "plots")
     layout.write_json(folder / "table.json", [run.table_row() for run in report.results.runs])
@@ -108,17 +108,3 @@ def talks(results: Results, table: str) -> dict[str, list[Any]]:
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else ("system",))}
-
-
-def write_parquet(path: Path, columns: dict[str, list[Any]]) -> None:
-    """Write columns under a temporary name, then rename."""
-    import pyarrow
-    import pyarrow.parquet
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        pyarrow.parquet.write_table(pyarrow.table(columns), temporary, compression="zstd")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

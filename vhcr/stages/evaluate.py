@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -85,9 +85,9 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
     metrics["diversity"] = diversity(trained, splits["test"], vectors, evaluation, generation)
     metrics["diagnostics"] = diagnose(trained, splits, read_labels(source / "labels.parquet"), evaluation)
 
-    _write_table(out / "conversations.parquet", conversations)
-    _write_table(out / "responses.parquet", responses)
-    _write_table(
+    layout.write_parquet(out / "conversations.parquet", conversations)
+    layout.write_parquet(out / "responses.parquet", responses)
+    layout.write_parquet(
         out / "control.parquet", controlled(trained, splits["test"], evaluation, generation), CONTROL
     )
     layout.write_json(out / "metrics.json", metrics)
@@ -437,16 +437,6 @@ def read_labels(path: Path) -> dict[tuple[str, str], dict[tuple[str, int | None]
         level = "conversation" if turn is None else "utterance"
         result.setdefault((level, name), {})[conversation, turn] = value
     return result
-
-
-def _write_table(path: Path, columns: Mapping[str, Sequence[Any]], schema: pa.Schema | None = None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        pq.write_table(pa.table(dict(columns), schema=schema), temporary, compression="zstd")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def main() -> None:
