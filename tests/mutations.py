@@ -234,7 +234,7 @@ MUTATIONS: list[Mutation] = [
     _m("the best bound taken for the best word", LIKELIEST, "return found if bool((found < none).all()) else None", "return guess", TEST_LIKELIEST),
     _m("of equals the last", LIKELIEST, "torch.full((sequences,), none).scatter_reduce_(0, row[is_best], word[is_best], \"amin\")", "torch.zeros(sequences, dtype=torch.int64).scatter_reduce_(0, row[is_best], word[is_best], \"amax\")", TEST_LIKELIEST),
     _m("old weights searched", LIKELIEST, "or self._search[0] != made_of", "", TEST_LIKELIEST),
-    _m("forbidden words may win", LIKELIEST, "self._bias[list(never)] = -torch.inf", "pass", TEST_LIKELIEST),
+    _m("forbidden words may win", LIKELIEST, "self._offset[list(never)] = -torch.inf", "pass", TEST_LIKELIEST),
     _m("z_utt and z_conv swapped at the decoder", RESPOND, "self.model.decoder_start(heard.h_cxt, *z_utt, *heard.z_conv)", "self.model.decoder_start(heard.h_cxt, *heard.z_conv, *z_utt)", TEST_RESPOND),
     _m("posterior and prior of z_conv swapped", RESPOND, 'from_prior=self.params.z_conv_from == "prior"', 'from_prior=self.params.z_conv_from != "prior"', TEST_RESPOND),
     _m("z_utt without its scale", RESPOND, "heard.h_cxt, self.latent_scale * eps", "heard.h_cxt, eps", TEST_RESPOND),

@@ -12,7 +12,7 @@ from vhcr.generation import likeliest
 from vhcr.generation.decode import WordModel, WordSearch, decode, greedy
 from vhcr.generation.likeliest import BLOCK, LikeliestWord, Speaker, integer_products
 from vhcr.models import Noise
-from vhcr.tokenisation.vocabulary import EOS, PAD, SOS
+from vhcr.tokenisation.vocabulary import EOS, PAD, SOS, UNK
 
 NEVER = (PAD, SOS)
 NOISE = Noise(0)
@@ -185,12 +185,16 @@ def test_greedy_does_search(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_that_change_are_searched_as_they_are() -> None:
     speaks, start = model(), starts(100)
     speaker = Speaker(speaks)
+    bias = speaks.decoder.output.linear.bias
+    with torch.no_grad():
+        bias[UNK] -= 50.0  # never a candidate
     before = greedy(speaker, start, generation(), want_log_probs=False)
     with torch.no_grad():
-        speaks.decoder.output.linear.weight.neg_()
+        bias[UNK] += 100.0
     after = greedy(speaker, start, generation(), want_log_probs=False)
     assert after.token_ids == greedy(speaks.decoder, start, generation()).token_ids
-    assert after.token_ids != before.token_ids
+    assert not any(UNK in ids for ids in before.token_ids)
+    assert all(set(ids[:-1]) == {UNK} for ids in after.token_ids)
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "beam", "sample"])

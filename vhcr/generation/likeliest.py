@@ -87,16 +87,14 @@ class LikeliestWord:
     def __init__(self, layer: nn.Linear, never: tuple[int, ...]) -> None:
         words, size = layer.weight.shape
         self._weight = layer.weight.detach()
-        bias = layer.bias.detach()
+        self._bias = layer.bias.detach()
         padded = -(-words // BLOCK) * BLOCK
         self._integers = torch.zeros(padded, size, dtype=torch.int8)
         self._scale = torch.zeros(padded)  # s
         self._norm, self._error = torch.zeros(padded), torch.zeros(padded)  # |w|, |e|
         self._offset = torch.full((padded,), -torch.inf)  # b
-        self._offset[:words] = bias + 4.0 * UNIT * bias.abs()
-        self._offset[list(never)] = -torch.inf
-        self._bias = bias.clone()
-        self._bias[list(never)] = -torch.inf
+        self._offset[:words] = self._bias + 4.0 * UNIT * self._bias.abs()
+        self._offset[list(never)] = -torch.inf  # so they are no candidates
         for first in range(0, words, BLOCK):
             here = slice(first, first + BLOCK)
             weight = self._weight[here]
