@@ -7,7 +7,7 @@ that params.yaml gives it. Names and values are read from params.yaml when the f
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -35,6 +35,7 @@ Target = Annotated[str, Field(pattern=r"^[a-z]+(@[a-z0-9._-]+)?$")]
 Minutes = Annotated[float, Field(gt=0, le=60 * 24 * 14)]
 Wait = Annotated[float, Field(ge=0, le=60 * 24 * 14)]
 MAX_MEMBERS = 200  # of a comparison; more are a slip of the finger
+KEPT: Final = "as in params.yaml"  # what a list of choices offers first; a number is left empty instead
 
 
 class Settings(BaseModel):
@@ -114,7 +115,7 @@ def _present_values(path: tuple[str, ...]) -> str:
     """What a dial is where nobody touches it: "0.0001; toy: 0.003; cornell-small: 0.001"."""
     params = project()
     if params is None:
-        return "as in params.yaml"
+        return "not to be read"
     if path[0] == "system":
         values = {name: _at(params.system(name), path[1:]) for name in params.systems}
     else:
@@ -150,41 +151,48 @@ def dials(schema: type[Section], *path: str) -> type[Settings]:
             fields[name] = (inner, Field(default_factory=inner))
             continue
         said = f"{field.description} " if field.description else ""
+        kind, untouched = _optional(field)
         fields[name] = (
-            _optional(field),
+            kind,
             Field(
-                default=None,
-                description=f"{said}Left empty: {_present_values((*path, name))}.",
+                default=untouched,
+                description=f"{said}In params.yaml: {_present_values((*path, name))}.",
                 json_schema_extra=_without_null,
             ),
         )
-    return create_model(
-        f"{schema.__name__.removesuffix('Params')}Dials",
+    about = schema.__name__.removesuffix("Params")
+    made: type[Settings] = create_model(
+        f"{about}Dials",
         __base__=Settings,
         __doc__=f"{(schema.__doc__ or '').strip()} What is left empty stays as in params.yaml.",
         **fields,
     )
+    made.model_config["title"] = "System dials" if schema is SystemParams else about
+    made.model_rebuild(force=True)
+    return made
 
 
-def _optional(field: FieldInfo) -> Any:
+def _optional(field: FieldInfo) -> tuple[Any, Any]:
+    """The type of a dial that may be left alone, and its value where it is."""
     annotated: Any = field.annotation
+    choices = ("yes", "no") if annotated is bool else get_args(annotated)  # a switch left alone would say no
     for constraint in field.metadata:
         annotated = Annotated[annotated, constraint]
-    if field.annotation is bool:  # a switch that nobody touched would say no
-        annotated = Annotated[annotated, WithJsonSchema({"type": "string", "enum": ["yes", "no"]})]
-    return annotated | None
+    if annotated is bool or get_origin(annotated) is Literal:
+        listed = {"type": "string", "enum": [KEPT, *choices]}  # with null in it, the page would not list them
+        return Annotated[annotated | Literal[KEPT], WithJsonSchema(listed)], KEPT
+    return annotated | None, None
 
 
 def _without_null(schema: dict[str, Any]) -> None:
     """A plain input, which means null while it is empty, rather than a choice between a number and null."""
-    schema.pop("default", None)
+    if schema.get("default") is None:
+        schema.pop("default", None)
     offered = [option for option in schema.pop("anyOf", ()) if option != {"type": "null"}]
     if len(offered) == 1:
         schema.update(offered[0])
     elif offered:
         schema["anyOf"] = offered
-    if "enum" in schema:  # the page sends null for a choice that nobody made
-        schema["enum"] = [*schema["enum"], None]
 
 
 ModelDials = dials(ModelParams, "model")
@@ -196,7 +204,12 @@ GenerationDials = dials(GenerationParams, "generation")
 
 def chosen(section: BaseModel) -> Mapping[str, Any]:
     """The dials that somebody touched."""
-    return section.model_dump(mode="json", exclude_none=True)
+    return _touched(section.model_dump(mode="json"))
+
+
+def _touched(values: Mapping[str, Any]) -> dict[str, Any]:
+    inner = {name: _touched(value) if isinstance(value, dict) else value for name, value in values.items()}
+    return {name: value for name, value in inner.items() if value is not None and value != KEPT}
 
 
 class Limits(Settings):

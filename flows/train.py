@@ -47,10 +47,18 @@ STEPS = {  # step -> the stages that belong to it; the last is run alone, unless
 }
 
 
+def name_run() -> str:
+    """What is trained; a run that compare has started keeps the name it has there."""
+    if flow_run.parent_flow_run_id:
+        return str(flow_run.name)
+    settings = flow_run.parameters["settings"]
+    return f"{settings.corpus} {settings.system} {settings.seed}"
+
+
 @flow(
     name="train",
     description="Train, evaluate and report one system on one corpus, with settings of one's own.",
-    flow_run_name="{settings.corpus} {settings.system} {settings.seed}",
+    flow_run_name=name_run,
     validate_parameters=True,
 )
 def train(settings: TrainSettings = DEFAULT_SETTINGS) -> dict[str, Any]:

@@ -206,11 +206,11 @@ class House:
         )
 
     @contextlib.contextmanager
-    def worker(self, pool: str = "cpu") -> Iterator[subprocess.Popen[bytes]]:
+    def worker(self, pool: str = "cpu", **environment: str) -> Iterator[subprocess.Popen[bytes]]:
         """A worker, as `make worker` starts it."""
         command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool]
         log = self.folder / f"worker-{time.monotonic_ns()}.log"
-        with running(command, log, cwd=self.folder, env=self.environment) as process:
+        with running(command, log, cwd=self.folder, env={**self.environment, **environment}) as process:
             wait_for(lambda: "started!" in log.read_text(), 120, "for a worker")
             yield process
 

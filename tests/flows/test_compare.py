@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ def settings(**values: Any) -> CompareSettings:
 
 
 SHORT = {"name": "short", "training": {"max_steps": 24}}
-MAD = {"name": "mad", "training": {"max_steps": 24, "learning_rate": 1e30}}
+GPU = {"name": "gpu", "training": {"max_steps": 24, "device": "cuda"}}
 
 
 def test_the_grid_is_every_system_with_every_seed_in_every_variant() -> None:
@@ -139,8 +140,6 @@ def flow_runs(house: House, name: str) -> list[dict[str, Any]]:
 
 def table(house: House, run: str) -> list[tuple[str, int]]:
     """System and seed of each row of the report."""
-    import json
-
     rows = json.loads(house.artifacts(run)["table"]["data"])
     return [(row["system"], row["seed"]) for row in rows]
 
@@ -150,12 +149,12 @@ def test_a_failing_run_is_named_the_report_is_on_the_others_and_nothing_is_train
     house: House,
 ) -> None:
     asked = {"systems": ["hred"], "seeds": [0, 1], "variants": [SHORT]}
-    with house.worker():
-        first = house.start("compare/compare", settings={**asked, "seeds": [0], "variants": [SHORT, MAD]})
+    with house.worker(CUDA_VISIBLE_DEVICES=""):
+        first = house.start("compare/compare", settings={**asked, "seeds": [0], "variants": [SHORT, GPU]})
         house.reach(first, "Failed")
         message = house.http.get(f"/flow_runs/{first}").json()["state"]["message"]
-        assert "hred.mad-0: " in message
-        assert "not finite" in message
+        assert "hred.gpu-0: train@toy-hred-0 failed" in message
+        assert "this machine has no usable GPU" in message
         assert "hred.short-0" not in message
         assert table(house, first) == [("hred.short", 0)]
 

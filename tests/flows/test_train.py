@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from flows import rooms
-from flows.settings import SystemDials, TrainingDials, TrainSettings, chosen
+from flows.settings import KEPT, SystemDials, TrainingDials, TrainSettings, chosen
 from flows.train import describe, train
 from tests.flows.conftest import ROOT, House, gone, open_house, slow, wait_for
 from vhcr import layout
@@ -40,13 +40,19 @@ def test_every_dial_is_in_the_form_with_its_bounds_and_what_it_is_now() -> None:
             if "$ref" in field:  # a section within the section
                 forms.append(own.model_fields[name].annotation)
                 continue
-            assert not field["description"].startswith("Left empty"), f"{own.__name__}.{name}: no description"
-            assert "Left empty: " in field["description"]
+            said, _, present = field["description"].partition("In params.yaml: ")
+            assert said, f"{own.__name__}.{name}: no description"
+            assert present, f"{own.__name__}.{name}: no present value"
             assert "anyOf" not in field, name  # a plain input, not a choice between a number and null
     rate = schema["TrainingDials"]["properties"]["learning_rate"]
     assert rate["exclusiveMinimum"] == 0
-    assert rate["description"].endswith("Left empty: 0.0001; toy: 0.003; cornell-small, ubuntu-small: 0.001.")
-    assert schema["TrainingDials"]["properties"]["device"]["enum"] == ["auto", "cpu", "cuda", None]
+    assert rate["description"].endswith(
+        "In params.yaml: 0.0001; toy: 0.003; cornell-small, ubuntu-small: 0.001."
+    )
+    device = schema["TrainingDials"]["properties"]["device"]
+    assert (device["enum"], device["default"]) == ([KEPT, "auto", "cpu", "cuda"], KEPT)
+    assert all(isinstance(choice, str) for choice in device["enum"]), "else the page shows a field for text"
+    assert schema["TrainingDials"]["title"] == "Training"
     settings = schema["TrainSettings"]["properties"]
     assert settings["corpus"]["enum"] == list(params.corpora)
     assert settings["system"]["enum"] == list(params.systems)
@@ -55,13 +61,16 @@ def test_every_dial_is_in_the_form_with_its_bounds_and_what_it_is_now() -> None:
 def test_a_dial_left_alone_is_no_setting() -> None:
     assert chosen(TrainingDials.model_validate({"num_epochs": 3, "max_steps": None})) == {"num_epochs": 3}
     assert chosen(SystemDials()) == {}
+    assert chosen(TrainingDials.model_validate({"device": KEPT, "precision": "float32"})) == {
+        "precision": "float32"
+    }
     assert chosen(SystemDials.model_validate({"decoder_sees_context": "no"})) == {
         "decoder_sees_context": False
     }
     assert SystemDials.model_json_schema()["properties"]["decoder_sees_context"]["enum"] == [
+        KEPT,
         "yes",
         "no",
-        None,
     ]
     assert set(TrainingDials.model_fields) == set(TrainingParams.model_fields)
 
