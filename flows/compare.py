@@ -21,7 +21,7 @@ from uuid import UUID
 
 import pydantic
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
@@ -34,7 +34,7 @@ from flows.pipeline import run_in_order
 from flows.rooms import Room
 from flows.settings import CompareSettings, Limits, TrainSettings
 from flows.tether import follow_worker
-from flows.train import bring, find_mlflow, key_of, run_step
+from flows.train import bring, find_mlflow, key_of, offer, run_step
 from vhcr import layout
 from vhcr.errors import ParameterError, VhcrError
 
@@ -195,16 +195,11 @@ def link_results(room: Room) -> None:
     client, experiment = found
     query = f"runs={quote(json.dumps(ids))}&experiments={quote(json.dumps([experiment]))}"
     link = f"{recording.pages_url()}/#/compare-runs?{query}"
-    create_link_artifact(
-        link=link,
-        link_text="The runs side by side",
-        key=f"mlflow-{key}",
-        description="In MLflow (make mlflow)",
-    )
+    offer(link, f"mlflow-{key}", "The runs side by side", "in MLflow (make mlflow)")
     # The report belongs to all of them; it is kept with the first.
     client.log_artifact(ids[0], str(room.report), "comparison")
     page = recording.run_url(experiment, ids[0], f"comparison/{room.report.name}")
-    create_link_artifact(link=page, link_text=page, key=f"report-{key}", description="The report on all runs")
+    offer(page, f"report-{key}", "The report on all runs")
 
 
 def main() -> None:
