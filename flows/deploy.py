@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.workers.process import ProcessWorker
 
 PREFECT_FILE = "flows/prefect.yaml"
@@ -58,6 +59,14 @@ def main() -> None:
     with get_client(sync_client=True) as client:
         if (trouble := client.api_healthcheck()) is not None:
             sys.exit(f"error: Prefect's server at {client.api_url} does not answer: {trouble}")
+        try:
+            client.read_work_pools(limit=1)
+        except PrefectHTTPStatusError as refusal:
+            if refusal.response.status_code != httpx.codes.UNAUTHORIZED:
+                raise
+            sys.exit(
+                f"error: Prefect's server at {client.api_url} wants PREFECT_API_AUTH_STRING=user:password"
+            )
         for pool in [arguments.pool] if arguments.pool else POOLS:
             if make_pool(client, pool):
                 print(f"work pool {pool}: made")

@@ -1,0 +1,173 @@
+"""Prefect's and MLflow's pages in a real browser: a training from the form to the comparison with another."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from flows.settings import KEPT
+from tests.flows.conftest import ROOT, House, free_port, running, wait_for
+from vhcr.params import Params
+
+pytest.importorskip("playwright", reason="the browser tests drive Chromium through playwright")
+from playwright.sync_api import Page, expect
+
+from tests.browser import launched
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+PATIENCE = 60_000  # milliseconds for a page on a busy machine
+RUN_PATIENCE = 900_000  # and for a run
+# What Prefect's pages ask for as soon as they are opened, although analytics are off: a configuration.
+# They send nothing; docs/orchestration.md says how to be without that, too.
+KNOWN_OUTSIDE = {"sr-client-cfg.amplitude.com"}
+
+
+@pytest.fixture(scope="module")
+def mlflow(house: House) -> Iterator[str]:
+    """MLflow's pages, as `make mlflow` shows them."""
+    created = house.python("-m", "vhcr.recording", "create-database")
+    assert created.returncode == 0, created.stdout
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", house.environment["MLFLOW_TRACKING_URI"]]
+    environment = {**house.environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    address = f"http://127.0.0.1:{port}"
+    with running(command, house.folder / "mlflow.log", cwd=house.folder, env=environment):
+
+        def healthy() -> bool:
+            try:
+                return httpx.get(f"{address}/health").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_for(healthy, 300, "for MLflow's server")
+        yield address
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A page that looks nothing up outside of this machine."""
+    with launched() as browser:
+        context = browser.new_context(viewport={"width": 1280, "height": 1000})
+        outside: set[str] = set()
+
+        def asked(url: str) -> None:
+            place = urlsplit(url)
+            if place.scheme in ("http", "https") and place.hostname != "127.0.0.1":
+                outside.add(str(place.hostname))
+
+        context.on("request", lambda request: asked(request.url))
+        context.route(re.compile(r"^https?://(?!127\.0\.0\.1)"), lambda route: route.abort())
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
+        yield page
+        context.close()
+    assert outside <= KNOWN_OUTSIDE
+
+
+def shot(page: Page, name: str) -> None:
+    """A picture for people, where VHCR_SCREENSHOTS names a folder."""
+    if folder := os.environ.get("VHCR_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def test_a_training_is_asked_for_watched_and_compared(house: House, mlflow: str, page: Page) -> None:
+    with house.worker(MLFLOW_TRACKING_URI=mlflow):
+        other = house.start("train/train", settings={"system": "hred", "training": {"max_steps": 24}})
+        run = fill_the_form(house, page)
+        watch(house, page, run)
+        house.reach(other, "Completed", seconds=900)
+        compare_in_mlflow(page, mlflow)
+
+
+def fill_the_form(house: House, page: Page) -> str:
+    """From the first page to a run with settings of one's own; a value out of bounds starts none."""
+    page.goto(house.api.removesuffix("/api"))
+    page.get_by_role("link", name="Deployments").first.click()
+    page.get_by_role("link", name="train", exact=True).first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Custom run").click()
+
+    page.get_by_role("button", name="Select System", exact=True).click()
+    known = Params.load(ROOT / "params.yaml").systems
+    expect(page.get_by_role("option")).to_have_text(list(known))
+    page.get_by_role("option", name="vhred", exact=True).click()
+    expect(page.get_by_role("button", name="Select Device", exact=True)).to_have_text(KEPT)
+    page.get_by_role("button", name="Select Device", exact=True).click()
+    expect(page.get_by_role("option")).to_have_text([KEPT, "auto", "cpu", "cuda"])
+    page.get_by_role("option", name="cpu", exact=True).click()
+    expect(
+        page.get_by_text("Stop after this many steps, whatever the epoch. In params.yaml:")
+    ).to_be_visible()
+    page.get_by_label("Seed (Optional)").first.fill("3")
+    page.get_by_label("Learning Rate").fill("0.002")
+    page.get_by_label("Max Steps").fill("24")
+
+    epochs = page.get_by_label("Num Epochs")
+    epochs.fill("0")
+    page.get_by_role("button", name="Submit").click()
+    assert "greater than or equal to 1" in epochs.evaluate("field => field.validationMessage")
+    shot(page, "form-refuses")
+    epochs.fill("2")
+    shot(page, "form")
+    before = runs(house)
+    page.get_by_role("button", name="Submit").click()
+    page.wait_for_url("**tab=Runs*")
+    (run,) = wait_for(lambda: runs(house) - before, 60, "for the run")
+    assert len(before) == 1, "the bad value started one"
+    asked = house.http.get(f"/flow_runs/{run}").json()["parameters"]["settings"]
+    assert (asked["system"], asked["seed"]) == ("vhred", 3)
+    touched = {name: value for name, value in asked["training"].items() if value not in (None, KEPT)}
+    assert touched == {"device": "cpu", "learning_rate": 0.002, "max_steps": 24, "num_epochs": 2}
+    page.locator(f"a[href*='{run}']").first.click()
+    return run
+
+
+def runs(house: House) -> set[str]:
+    wanted = {"deployments": {"name": {"any_": ["train"]}}}
+    return {run["id"] for run in house.http.post("/flow_runs/filter", json=wanted).json()}
+
+
+def watch(house: House, page: Page, run: str) -> None:
+    """Its log comes while it runs; in the end there are the numbers, and the way to MLflow."""
+    page.get_by_role("tab", name="Logs").click()
+    expect(page.get_by_text("Running stage 'train@toy-vhred-3'")).to_be_visible(timeout=RUN_PATIENCE)
+    shot(page, "log")
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=RUN_PATIENCE)
+    assert house.state(run) == "Completed"
+    page.get_by_role("tab", name="Artifacts").click()
+    expect(page.get_by_text("24 of 24").first).to_be_visible()
+    shot(page, "artifacts")
+    page.get_by_role("link", name="mlflow-toy-vhred-3").first.click()
+    link = page.get_by_role("link", name="The run in MLflow")
+    shot(page, "artifact")
+    link.first.evaluate("link => link.removeAttribute('target')")
+    link.first.click()
+
+
+def compare_in_mlflow(page: Page, mlflow: str) -> None:
+    """From the run to its experiment, and there side by side with the other one."""
+    page.wait_for_url(f"{mlflow}/#/experiments/**")
+    expect(page.get_by_text("vhred-3").first).to_be_visible()
+    shot(page, "mlflow-run")
+    page.get_by_role("link", name="vhcr-toy").first.click()
+    page.get_by_role("checkbox", name="Select all runs").click()
+    page.get_by_role("button", name="Compare").first.click()
+    page.wait_for_url("**/compare-runs?**")
+    for name, here, there in (
+        ("system.architecture", "hred", "vhred"),
+        ("training.learning_rate", "0.003", "0.002"),
+        ("seed", "0", "3"),
+    ):
+        row = page.get_by_role("row").filter(has=page.get_by_text(name, exact=True))
+        expect(row.first).to_contain_text(re.compile(f"{here}.*{there}|{there}.*{here}", re.DOTALL))
+    shot(page, "mlflow-compare")
