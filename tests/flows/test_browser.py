@@ -120,8 +120,9 @@ def fill_the_form(house: House, page: Page) -> str:
     epochs.fill("2")
     shot(page, "form")
     before = runs(house)
-    page.get_by_role("button", name="Submit").click()
-    page.wait_for_url("**tab=Runs*")
+    with page.expect_response(re.compile("/create_flow_run$")) as answer:
+        page.get_by_role("button", name="Submit").click()
+    assert answer.value.status == 201, answer.value.text()
     (run,) = wait_for(lambda: runs(house) - before, 60, "for the run")
     assert len(before) == 1, "the bad value started one"
     asked = house.http.get(f"/flow_runs/{run}").json()["parameters"]["settings"]
