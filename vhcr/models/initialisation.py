@@ -5,19 +5,20 @@ of every update gate's bias at 2 (see ``recurrent.GRULayer``), the rest the fram
 an eighth at each step, posterior means hardly differ between utterances, and z is noise with a variance of
 0.7: for the decoder the best thing to learn first is to take no notice of it.
 
-``informative``: a posterior says something from the first step on. Its means are spread out, its variances
-small, the decoder's start hears its sources clearly, and update gates are neutral. Priors, hidden layers and
-all else begin as in ``release``, and the objective is the same.
+``informative``: z says something from the first step on. Means are spread out and variances small, in
+posteriors and in priors that are learnt; the decoder's start hears its sources clearly; update gates are
+neutral. Hidden layers and all else begin as in ``release``, and the objective is the same.
 """
 
 from __future__ import annotations
 
 import torch
 
+from vhcr.models.gaussian import GaussianMLP
 from vhcr.models.hred import HRED
 from vhcr.models.recurrent import GRULayer
 
-MEAN_GAIN = 8.0  # two tanh layers leave a spread of some 0.1; this makes it that of a prior, N(0, I)
+MEAN_GAIN = 8.0  # two tanh layers leave a spread of some 0.1; this makes it that of N(0, I)
 VARIANCE_BIAS = -5.0  # before softplus: a variance of 0.007, well below that spread
 START_GAIN = 4.0  # of the decoder's start, which is a tanh of all it is told of a turn
 
@@ -28,7 +29,7 @@ def make_informative(model: HRED) -> None:
         for module in model.modules():
             if isinstance(module, GRULayer):
                 module.bias_hh[module.hidden_size : 2 * module.hidden_size] = 0.0
-        for posterior in model.posteriors():
-            posterior.mu.weight.mul_(MEAN_GAIN)
-            posterior.var.bias.fill_(VARIANCE_BIAS)
+            elif isinstance(module, GaussianMLP):
+                module.mu.weight.mul_(MEAN_GAIN)
+                module.var.bias.fill_(VARIANCE_BIAS)
         model.decoder.from_sources.weight.mul_(START_GAIN)
