@@ -161,7 +161,7 @@ def compare_in_mlflow(page: Page, mlflow: str) -> None:
     page.wait_for_url(f"{mlflow}/#/experiments/**")
     expect(page.get_by_text("vhred-3").first).to_be_visible()
     shot(page, "mlflow-run")
-    page.get_by_role("link", name="vhcr-toy").first.click()
+    page.get_by_role("link", name="Runs", exact=True).last.click()
     page.get_by_role("checkbox", name="Select all runs").click()
     page.get_by_role("button", name="Compare").first.click()
     page.wait_for_url("**/compare-runs?**")
