@@ -26,8 +26,8 @@ def main() -> None:
     hears = hred["diagnostics"]["probe"]
     gap = used["reconstruction_per_word_by_source"]
     findings = {
-        "KL of VHRED, nats a word < 0.015": (vhred["kl_per_word"], vhred["kl_per_word"] < 0.015),
-        "KL of z_conv, nats a word > 0.008": (vhcr["kl_conv_per_word"], vhcr["kl_conv_per_word"] > 0.008),
+        "KL of VHRED, nats a word < 0.02": (vhred["kl_per_word"], vhred["kl_per_word"] < 0.02),
+        "KL of z_conv, nats a word > 0.015": (vhcr["kl_conv_per_word"], vhcr["kl_conv_per_word"] > 0.015),
         "its active units >= 4": (used["active_units_conv"], used["active_units_conv"] >= 4),
         "nats a word lost with another's z_conv > 0.01": (
             gap["shuffled_conv"] - gap["posterior"],
