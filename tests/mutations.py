@@ -56,6 +56,8 @@ VHCR = "vhcr/models/vhcr.py"
 LAYERS = "vhcr/models/layers.py"
 NOISE = "vhcr/models/noise.py"
 OBJECTIVE = "vhcr/models/objective.py"
+INITIALISATION = "vhcr/models/initialisation.py"
+LOOP = "vhcr/training/loop.py"
 PROJECTION = "vhcr/models/projection.py"
 READING = "vhcr/models/reading.py"
 RECURRENT = "vhcr/models/recurrent.py"
@@ -65,6 +67,8 @@ TEST_GAUSSIAN = MODELS + "test_gaussian.py"
 TEST_DROPS = MODELS + "test_drops.py"
 TEST_NOISE = MODELS + "test_noise.py"
 TEST_OBJECTIVE = MODELS + "test_objective.py"
+TEST_INITIALISATION = MODELS + "test_initialisation.py"
+TEST_LOOP = "tests/training/test_loop.py"
 TEST_PACKING = MODELS + "test_packing.py"
 TEST_PEEKING = MODELS + "test_peeking.py"
 TEST_PROJECTION = MODELS + "test_projection.py"
@@ -181,12 +185,28 @@ MUTATIONS: list[Mutation] = [
     _m("ELBO with its sign turned", OBJECTIVE, "return -(output.reconstruction_error.sum(1)", "return +(output.reconstruction_error.sum(1)", TEST_OBJECTIVE),
     _m("ELBO without z_conv", OBJECTIVE, " + output.kl_utt.sum(1) + output.kl_conv)", " + output.kl_utt.sum(1))", TEST_OBJECTIVE),
     _m("ELBO adds the KL", OBJECTIVE, ".sum(1) + output.kl_utt.sum(1) + output.kl_conv)", ".sum(1) - output.kl_utt.sum(1) - output.kl_conv)", TEST_OBJECTIVE),
-    _m("KL weight one step late", OBJECTIVE, "else step / annealing_steps", "else (step - 1) / annealing_steps", TEST_OBJECTIVE),
-    _m("KL weight never annealed", OBJECTIVE, "return 1.0 if step >= annealing_steps else", "return 1.0 if step >= 0 else", TEST_OBJECTIVE),
-    _m("KL weight on z_utt alone", OBJECTIVE, "kl = output.kl_utt.sum() + output.kl_conv.sum()", "kl = output.kl_utt.sum()", TEST_OBJECTIVE),
+    _m("KL weight one step late", OBJECTIVE, "return final * step / annealing_steps", "return final * (step - 1) / annealing_steps", TEST_OBJECTIVE),
+    _m("KL weight never annealed", OBJECTIVE, "if step >= annealing_steps:", "if step >= 0:", TEST_OBJECTIVE),
+    _m("KL weight on z_utt alone", OBJECTIVE, "kl = kl_utt.sum() + kl_conv.sum()", "kl = kl_utt.sum()", TEST_OBJECTIVE),
     _m("bag-of-words weight ignored", OBJECTIVE, "bag_of_words_weight * output.bag_of_words_error.sum()", "output.bag_of_words_error.sum()", TEST_OBJECTIVE),
     _m("loss per utterance", OBJECTIVE, "output.num_words.sum().clamp_min(1)", "(output.num_words > 0).sum().clamp_min(1)", TEST_OBJECTIVE),
     _m("perplexity without the KL", OBJECTIVE, '"nll_per_word": (self.reconstruction_error + kl) / words', '"nll_per_word": self.reconstruction_error / words', TEST_OBJECTIVE),
+    # --- remedies against a vanishing KL, and how weights begin ---
+    _m("free bits for turns that are not there", OBJECTIVE, "torch.where(output.num_words > 0, kl_utt.clamp_min(free_bits_utt), kl_utt)", "kl_utt.clamp_min(free_bits_utt)", TEST_OBJECTIVE),
+    _m("free bits taken off the KL", OBJECTIVE, "kl_conv = kl_conv.clamp_min(free_bits_conv)", "kl_conv = (kl_conv - free_bits_conv).clamp_min(0.0)", TEST_OBJECTIVE),
+    _m("free bits for a conversation are an utterance's", OBJECTIVE, "kl_conv = kl_conv.clamp_min(free_bits_conv)", "kl_conv = kl_conv.clamp_min(free_bits_utt)", TEST_OBJECTIVE),
+    _m("a cycle that never rests", OBJECTIVE, "min(1.0, 2.0 * (step % length) / length)", "(step % length) / length", TEST_OBJECTIVE),
+    _m("cycles after the annealing, too", OBJECTIVE, "if step >= annealing_steps:", "if cycles == 1 and step >= annealing_steps:", TEST_OBJECTIVE),
+    _m("the final weight only at the end", OBJECTIVE, "return final * step / annealing_steps", "return step / annealing_steps", TEST_OBJECTIVE),
+    _m("means normalised with the batch's numbers when scoring", GAUSSIAN, "batch = self.training and len(mu) > 1", "batch = len(mu) > 1", TEST_INITIALISATION),
+    _m("a batch of one normalised by itself", GAUSSIAN, "batch = self.training and len(mu) > 1", "batch = self.training", TEST_INITIALISATION),
+    _m("the scale of normalised means squared", GAUSSIAN, "torch.full_like(self.shift, self.scale)", "torch.full_like(self.shift, self.scale**2)", TEST_INITIALISATION),
+    _m("means that shrink evade the normalisation", GAUSSIAN, "    EPS = 1e-8", "    EPS = 1e-5", TEST_INITIALISATION),
+    _m("posteriors trained first never stop", LOOP, "return step < system.inference_first_steps and ", "return system.inference_first_steps > 0 and ", TEST_LOOP),
+    _m("posteriors trained first without f_conv", VHCR, "[*super().inference_parameters(), *self.conversation_encoder.parameters()]", "super().inference_parameters()", TEST_LOOP),
+    _m("all but the posteriors trained first", LOOP, "if parameter not in inference:", "if parameter in inference:", TEST_LOOP),
+    _m("variances begin as in the release", INITIALISATION, "module.var.bias.fill_(VARIANCE_BIAS)", "pass", TEST_INITIALISATION),
+    _m("gates begin as in the release", INITIALISATION, "module.bias_hh[module.hidden_size : 2 * module.hidden_size] = 0.0", "pass", TEST_INITIALISATION),
     # --- readings, and what is built ---
     _m("depths of the release's priors swapped", READING, "vhred_prior_layers=2,\n        vhcr_prior_layers=1", "vhred_prior_layers=1,\n        vhcr_prior_layers=2", TEST_READINGS),
     _m("weights move the global generator", BUILD, "with torch.random.fork_rng(devices=[]):", "if True:", TEST_PACKING),
