@@ -1,8 +1,9 @@
 """A run: what makes it, the folder it leaves behind, and how to load that again.
 
 A folder holds ``best.safetensors`` (parameters), ``last.safetensors`` (the whole training state),
-``vocabulary.txt`` (line number = token id), ``run.json`` (what made it: equal in equal runs), ``provenance.json``
-(where and when), ``curves.csv``, ``metrics.json`` and ``summary.json`` (the few numbers that DVC compares).
+``vocabulary.txt`` (line number = token id), ``run.json`` (what made it: equal in equal runs),
+``provenance.json`` (where and when), ``curves.csv``, ``metrics.json`` and ``summary.json`` (the few numbers
+that DVC compares).
 """
 
 from __future__ import annotations
