@@ -147,7 +147,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (home / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     port = free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "DO_NOT_TRACK": "1"}
+    environment = {**os.environ, "DO_NOT_TRACK": "1", "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5"}
     with running(command, home / "log", cwd=home, env=environment) as process:
         api = f"http://127.0.0.1:{port}/api"
 
