@@ -1,7 +1,7 @@
 """What `make run` has to show on the embedded corpus: the paper's point, on data whose causes are known.
 
-Once annealing has ended VHRED's KL falls away, while VHCR with utterance drop keeps z_conv, and z_conv knows of
-the conversation what nobody told it. The margins leave room for another machine's rounding.
+Once annealing has ended VHRED's KL falls away, while VHCR with utterance drop keeps z_conv, and z_conv knows
+of the conversation what nobody told it. The margins leave room for another machine's rounding.
 """
 
 from __future__ import annotations
