@@ -96,7 +96,8 @@ def paper() -> Setting:
 def tiny() -> Setting:
     """The same script in seconds on a CPU."""
     setting = paper()
-    small = {name: 1 if name.endswith("layers") else 12 for name in ModelParams.model_fields}
+    large = setting.model_params.model_dump()
+    small = {name: 12 if name.endswith("size") else value for name, value in large.items()}
     training = {**setting.training.model_dump(), "batch_conversations": 8}
     return replace(
         setting,
