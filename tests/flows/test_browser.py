@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from vhcr.params import Params
 
 pytest.importorskip("playwright", reason="the browser tests drive Chromium through playwright")
 from playwright.sync_api import Page, expect
+from playwright.sync_api import TimeoutError as Slow
 
 from tests.browser import launched
 
@@ -89,6 +91,20 @@ def test_a_training_is_asked_for_watched_and_compared(house: House, mlflow: str,
         compare_in_mlflow(page, mlflow)
 
 
+def choose(page: Page, select: str, option: str) -> None:
+    """One of an enumeration. The list may close under a click while the page draws itself anew: then again."""
+    button = page.get_by_role("button", name=select, exact=True)
+    wanted = page.get_by_role("option", name=option, exact=True)
+    for _ in range(10):
+        with contextlib.suppress(Slow, AssertionError):
+            if not wanted.is_visible():
+                button.click(timeout=6_000)
+            wanted.click(timeout=6_000)
+            expect(button).to_have_text(option, timeout=6_000)
+            return
+    expect(button).to_have_text(option)
+
+
 def fill_the_form(house: House, page: Page) -> str:
     """From the first page to a run with settings of one's own; a value out of bounds starts none."""
     page.goto(house.api.removesuffix("/api"))
@@ -100,11 +116,11 @@ def fill_the_form(house: House, page: Page) -> str:
     page.get_by_role("button", name="Select System", exact=True).click()
     known = Params.load(ROOT / "params.yaml").systems
     expect(page.get_by_role("option")).to_have_text(list(known))
-    page.get_by_role("option", name="vhred", exact=True).click()
+    choose(page, "Select System", "vhred")
     expect(page.get_by_role("button", name="Select Device", exact=True)).to_have_text(KEPT)
     page.get_by_role("button", name="Select Device", exact=True).click()
     expect(page.get_by_role("option")).to_have_text([KEPT, "auto", "cpu", "cuda"])
-    page.get_by_role("option", name="cpu", exact=True).click()
+    choose(page, "Select Device", "cpu")
     expect(
         page.get_by_text("Stop after this many steps, whatever the epoch. In params.yaml:")
     ).to_be_visible()
