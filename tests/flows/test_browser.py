@@ -92,7 +92,7 @@ def test_a_training_is_asked_for_watched_and_compared(house: House, mlflow: str,
 
 
 def choose(page: Page, select: str, option: str) -> None:
-    """One of an enumeration. The list may close under a click while the page draws itself anew: then again."""
+    """One of an enumeration; its list may close under a click while the page draws itself anew."""
     button = page.get_by_role("button", name=select, exact=True)
     wanted = page.get_by_role("option", name=option, exact=True)
     for _ in range(10):
