@@ -203,7 +203,7 @@ MUTATIONS: list[Mutation] = [
     _m("the scale of normalised means squared", GAUSSIAN, "torch.full_like(self.shift, self.scale)", "torch.full_like(self.shift, self.scale**2)", TEST_INITIALISATION),
     _m("means that shrink evade the normalisation", GAUSSIAN, "    EPS = 1e-8", "    EPS = 1e-5", TEST_INITIALISATION),
     _m("posteriors trained first never stop", LOOP, "return step < system.inference_first_steps and ", "return system.inference_first_steps > 0 and ", TEST_LOOP),
-    _m("posteriors trained first without f_conv", VHCR, "[*super().inference_parameters(), *self.conversation_encoder.parameters()]", "super().inference_parameters()", TEST_LOOP),
+    _m("posteriors trained first without f_conv", VHCR, "own = (self.conversation_encoder, self.conversation_posterior_mlp)", "own = (self.conversation_posterior_mlp,)", TEST_LOOP),
     _m("all but the posteriors trained first", LOOP, "if parameter not in inference:", "if parameter in inference:", TEST_LOOP),
     _m("variances begin as in the release", INITIALISATION, "module.var.bias.fill_(VARIANCE_BIAS)", "pass", TEST_INITIALISATION),
     _m("gates begin as in the release", INITIALISATION, "module.bias_hh[module.hidden_size : 2 * module.hidden_size] = 0.0", "pass", TEST_INITIALISATION),

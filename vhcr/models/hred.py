@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vhcr.batch import Batch
 from vhcr.models import layers
-from vhcr.models.gaussian import DiagonalGaussian, Divergence, Draw, GaussianMLP, analytic_kl, draw_posterior
+from vhcr.models.gaussian import DiagonalGaussian, Divergence, Draw, analytic_kl, draw_posterior
 from vhcr.models.noise import Noise
 from vhcr.models.reading import READINGS
 from vhcr.params import ModelParams, SystemParams
@@ -113,13 +113,9 @@ class HRED(nn.Module):
         """Latents of the whole conversation, drawn given the turns in ``batch``: here there are none."""
         return ()
 
-    def posteriors(self) -> list[GaussianMLP]:
-        """The MLPs of q: here there are none."""
-        return []
-
     def inference_parameters(self) -> list[nn.Parameter]:
         """Parameters that serve posteriors alone: f_enc, which the context hears too, is not among them."""
-        return [parameter for mlp in self.posteriors() for parameter in mlp.parameters()]
+        return []
 
     def utterance_latents(self, h_cxt: Tensor, eps: Tensor, *z_conv: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG002
         """Latents of an utterance yet to be said, drawn from their prior: here there are none."""

@@ -43,13 +43,10 @@ class VHCR(VHRED):
         """Hidden layers of the prior of z_utt."""
         return self.reading.vhcr_prior_layers
 
-    def posteriors(self) -> list[GaussianMLP]:
-        """The MLPs of q(z_utt | ...) and q(z_conv | ...)."""
-        return [*super().posteriors(), self.conversation_posterior_mlp]
-
     def inference_parameters(self) -> list[nn.Parameter]:
-        """Those of the posteriors, and of f_conv."""
-        return [*super().inference_parameters(), *self.conversation_encoder.parameters()]
+        """Those of q(z_utt | ...) and of q(z_conv | ...), f_conv included."""
+        own = (self.conversation_encoder, self.conversation_posterior_mlp)
+        return [*super().inference_parameters(), *(p for part in own for p in part.parameters())]
 
     def context_start(self, like: Tensor) -> Tensor:
         """h_cxt_0 = MLP(z_conv) (under Eq. 15); ``like`` is z_conv, [batch, latent]."""

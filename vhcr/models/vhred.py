@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vhcr.batch import Batch
 from vhcr.models.gaussian import DiagonalGaussian, Divergence, Draw, GaussianMLP, analytic_kl, draw_posterior
@@ -42,9 +42,9 @@ class VHRED(HRED):
         """Hidden layers of the prior of z_utt."""
         return self.reading.vhred_prior_layers
 
-    def posteriors(self) -> list[GaussianMLP]:
-        """The MLP of q(z_utt | ...)."""
-        return [self.posterior_mlp]
+    def inference_parameters(self) -> list[nn.Parameter]:
+        """Those of q(z_utt | ...)."""
+        return list(self.posterior_mlp.parameters())
 
     def utterance_prior(self, h_cxt: Tensor, *z_conv: Tensor) -> DiagonalGaussian:
         """p(z_utt_t | x_<t [, z_conv]) (Eq. 5-7; 17-19), [..., latent]."""
