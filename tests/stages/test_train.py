@@ -66,6 +66,29 @@ def test_a_run_can_be_loaded_and_equal_seeds_give_equal_bytes(params):
     assert not list((layout.WORK / "train").iterdir()), "work in progress is cleared away"
 
 
+def test_killed_while_it_records_a_finished_training_is_not_made_again(params, monkeypatch):
+    """Its checkpoint had been moved away by then, and DVC deletes what a stage that did not end has left."""
+    folder = layout.trained("toy", "vhcr-ud", 0)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_args):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)  # the last thing that a training does
+        with pytest.raises(Killed):
+            train.run(params, "toy", "vhcr-ud", 0)
+    first = contents(folder)
+    shutil.rmtree(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr("vhcr.training.loop.train_step", killed)
+        train.run(params, "toy", "vhcr-ud", 0)
+    assert contents(folder) == first
+    assert not list((layout.WORK / "train").iterdir())
+
+
 def test_another_vocabulary_is_refused(params):
     train.run(params, "toy", "hred", 0)
     path = layout.trained("toy", "hred", 0) / "vocabulary.txt"

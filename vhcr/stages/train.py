@@ -241,11 +241,15 @@ def track(work: Path, info: dict[str, Any], params: RunParams, tags: dict[str, s
 def publish(
     folder: Path, work: Path, state: TrainState, vocabulary: Vocabulary, info: dict[str, Any]
 ) -> None:
-    """Move a finished run to ``folder``, file by file, run.json last: a folder with it is complete."""
+    """Put a finished run into ``folder``, file by file, run.json last: a folder with it is complete.
+
+    ``work`` stays whole until MLflow has all, too: whoever is killed before that publishes again, and trains
+    nothing again (DVC deletes what a stage that did not end has left).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").unlink(missing_ok=True)
-    _move(work / "best.safetensors", folder / "best.safetensors")
-    _move(work / "state.safetensors", folder / "last.safetensors")
+    _keep(work / "best.safetensors", folder / "best.safetensors")
+    _keep(work / "state.safetensors", folder / "last.safetensors")
     vocabulary.save(folder / "vocabulary.txt")
     layout.write_text(folder / "curves.csv", curves_csv(state.position.rows))
     validations = [row for row in state.position.rows if row["split"] == "validation"]
@@ -268,14 +272,15 @@ def publish(
     layout.write_json(folder / "run.json", {k: v for k, v in info.items() if k not in PROVENANCE})
 
 
-def _move(source: Path, target: Path) -> None:
-    """Rename, or copy to a temporary name first where the two lie on different file systems."""
+def _keep(source: Path, target: Path) -> None:
+    """Link, or copy where the two lie on different file systems; under a temporary name first."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
-        source.replace(target)
+        os.link(source, temporary)
     except OSError:
-        temporary = target.with_name(f".{target.name}.tmp")
         shutil.copyfile(source, temporary)
-        temporary.replace(target)
+    temporary.replace(target)
 
 
 @contextmanager
