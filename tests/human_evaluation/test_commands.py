@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,10 @@ def test_batches_of_one_comparison_are_pooled(capsys: pytest.CaptureFixture[str]
     assert (row["num_items"], row["num_votes"], len(row["studies"])) == (12, 12, 2)
     assert "given twice; its votes would count twice" in refused(
         "report", "batch0.sqlite", "./batch0.sqlite", capsys=capsys
+    )
+    shutil.copyfile("batch0.sqlite", "copy.sqlite")
+    assert "copies of one study, whose votes would count twice" in refused(
+        "report", "batch0.sqlite", "batch1.sqlite", "copy.sqlite", capsys=capsys
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,8 @@ def test_other_texts_under_the_same_id_are_refused(column: str) -> None:
 def test_a_run_is_found_by_name_or_folder_and_not_compared_with_itself() -> None:
     folder = write_run(Path(), "hred")
     assert find_run("toy/hred/0") == find_run(str(folder)) == folder
+    with contextlib.chdir(folder.parents[1]):  # a short name from within the project
+        assert read_run(Path("hred/0"), 1).system == "hred"
     with pytest.raises(StudyError, match=r"toy/vhcr/0: no such evaluated run.*one of: toy/hred/0"):
         find_run("toy/vhcr/0")
     write_run(Path(), "vhcr-ud")

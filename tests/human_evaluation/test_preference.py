@@ -90,6 +90,23 @@ def test_no_certainty_where_nothing_varies() -> None:
     reach = 1 - 0.05 ** (1 / 30)  # so rare an outcome is seen in none of 30 contexts one time in 20
     assert (found.shares["win"].low, found.shares["win"].high) == pytest.approx((1 - reach, 1))
     assert (found.shares["loss"].low, found.shares["loss"].high) == pytest.approx((0, reach))
+    for interval in (found.difference, found.two_way_difference):
+        assert interval == pytest.approx((1, 1 - 2 * reach, 1))
+    lost = preference(votes(*["lllll"] * 30)).difference
+    assert lost == pytest.approx((-1, -1, 2 * reach - 1))
+
+
+@pytest.mark.parametrize("few", [["w"], ["l"], ["w"] * 3, ["ww", "ww"]])
+def test_a_few_votes_that_agree_decide_nothing(few: list[str]) -> None:
+    """One vote was once enough for "preferred"."""
+    assert preference(votes(*few)).decided == "no"
+
+
+def test_one_rater_does_not_speak_for_others() -> None:
+    found = preference(votes(*["w"] * 70, *["l"] * 30))
+    assert found.num_raters == 1
+    assert found.difference.low > 0
+    assert found.decided == "by these raters"
 
 
 def test_the_verdict_follows_the_interval_of_the_difference() -> None:

@@ -76,7 +76,8 @@ def test_how_a_training_ran_makes_no_other_row(project: Path) -> None:
     path = project / layout.trained("toy", "hred", 0) / "run.json"
     run = layout.read_json(path)
     run["params"]["training"]["num_threads"] = 7
-    run["params"]["system"]["free_nats"] = 0.0
+    run["params"]["system"] |= {"free_nats": 0.0, "kl_cycles": 1, "final_kl_weight": 1.0}
+    run["params"]["model"]["initialisation"] = "release"
     layout.write_json(path, run)
     assert names(publish()) == [("hred", 0), ("vhcr-ud", 0)]
 
@@ -146,6 +147,16 @@ def test_rows_of_before_are_kept(project: Path) -> None:
     assert names(publish()) == [("hred", 0), ("vhcr-ud", 0), ("vhred", 4)]
     older = next(results for results in published.load(PUBLISHED) if results.systems == ("vhred",))
     assert older.runs[0].value("average_1turn") == 0.5
+    other = {
+        **old,
+        "system": "hred",
+        "made_by": {"data_hash": DATA_HASH, "params": {"system": {"architecture": "hred"}}},
+    }
+    layout.write_json(PUBLISHED, [old, {**other, "nll_per_word": 3.5}])
+    publish()
+    older = next(results for results in published.load(PUBLISHED) if "vhred" in results.systems)
+    told = Evidence(older, num_samples=0, seed=0).leaders("nll_per_word", ["hred", "vhred"])
+    assert told == set(), "nothing says that they cannot be told apart"
     assert "| VHRED | ≤ 3.250 |" in PUBLISHED.with_suffix(".md").read_text()
 
 

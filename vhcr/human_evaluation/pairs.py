@@ -121,7 +121,7 @@ def read_run(folder: Path, num_turns: int) -> EvaluatedRun:
             tuple(_readable(row["reference"]) for row in group),
             tuple(_readable(row["response"]) for row in group),
         )
-    run = folder.parents[3].joinpath("trained", *parts, "run.json")
+    run = folder.resolve().parents[3].joinpath("trained", *parts, "run.json")
     trained = layout.read_json(run) if run.is_file() else {}
     settings = trained.get("params", {}).get("system", {})
     return EvaluatedRun(parts[0], parts[1], int(parts[2]), folder, provenance, settings, spoken)

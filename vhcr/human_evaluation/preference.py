@@ -76,10 +76,14 @@ class Preference(NamedTuple):
 
     @property
     def decided(self) -> Literal["yes", "by these raters", "no"]:
-        """Whether the interval of the difference leaves zero out, also when raters are drawn."""
+        """Whether the interval of the difference leaves zero out, also when raters are drawn.
+
+        One rater says nothing of others.
+        """
         if not self.difference.excludes_zero:
             return "no"
-        return "yes" if self.two_way_difference.excludes_zero else "by these raters"
+        others_too = self.num_raters > 1 and self.two_way_difference.excludes_zero
+        return "yes" if others_too else "by these raters"
 
 
 def preference(votes: Sequence[Vote], num_samples: int = NUM_SAMPLES, seed: int = SEED) -> Preference:
@@ -98,6 +102,11 @@ def preference(votes: Sequence[Vote], num_samples: int = NUM_SAMPLES, seed: int 
     drawn = {"num_samples": num_samples, "seed": seed}
     won_less_lost = kinds[OUTCOMES.index("win")] - kinds[OUTCOMES.index("loss")]
     difference = ratio_interval(won_less_lost.sum(axis=1), kinds.sum(axis=(0, 2)), level=LEVEL, **drawn)
+    two_way = _two_way(won_less_lost, kinds.sum(axis=0), num_samples // 5, seed)
+    if abs(difference.estimate) == 1:
+        reach = 2 * _reach_of_unanimity(len(contexts))  # of a share; a difference is twice as wide
+        two_way = (1 - reach, 1.0) if difference.estimate > 0 else (-1.0, reach - 1)
+        difference = Interval(difference.estimate, *two_way)
     items = Counter(vote.item for vote in votes)
     sided = [vote for vote in votes if vote.outcome != "tie"]
     left = None
@@ -116,10 +125,7 @@ def preference(votes: Sequence[Vote], num_samples: int = NUM_SAMPLES, seed: int 
         most_votes=max(items.values()),
         shares={outcome: _share(kinds, place, **drawn) for place, outcome in enumerate(OUTCOMES)},
         difference=difference,
-        two_way_difference=Interval(
-            difference.estimate,
-            *_two_way(won_less_lost, kinds.sum(axis=0), num_samples // 5, seed),
-        ),
+        two_way_difference=Interval(difference.estimate, *two_way),
         agreement=agreement(votes, num_samples // 10, seed),
         left=left,
     )
@@ -165,9 +171,7 @@ def _share(kinds: Counts, place: int, num_samples: int, seed: int) -> Share:
     low, high = interval.low, interval.high
     two_way_low, two_way_high = _two_way(wanted, all_votes, num_samples // 5, seed)
     if count in {0, total}:
-        # Nothing varies, so that a bootstrap would claim certainty. Exact for contexts that are alike in
-        # themselves (Clopper and Pearson, 1934).
-        reach = 1 - ((1 - LEVEL) / 2) ** (1 / len(wanted))
+        reach = _reach_of_unanimity(len(wanted))
         low, high = (0.0, reach) if count == 0 else (1 - reach, 1.0)
         two_way_low, two_way_high = low, high
     return Share(
@@ -179,6 +183,15 @@ def _share(kinds: Counts, place: int, num_samples: int, seed: int) -> Share:
         two_way_low,
         two_way_high,
     )
+
+
+def _reach_of_unanimity(num_contexts: int) -> float:
+    """How far from 0 (or 1) a share's interval reaches where all votes agree.
+
+    Nothing varies then, so that a bootstrap would claim certainty. Exact for contexts that are alike in
+    themselves (Clopper and Pearson, 1934).
+    """
+    return 1 - ((1 - LEVEL) / 2) ** (1 / num_contexts)
 
 
 def _two_way(wanted: Counts, all_votes: Counts, num_samples: int, seed: int) -> tuple[float, float]:

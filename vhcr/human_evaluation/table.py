@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from vhcr.errors import StudyError
@@ -88,6 +89,11 @@ def _check_alike(studies: Sequence[Study]) -> None:
                 raise StudyError(f"{first.path} and {study.path}: not to be pooled, their {name} differs")
         if study.settings.num_turns != first.settings.num_turns:
             raise StudyError(f"{first.path} and {study.path}: not to be pooled, responses differ in turns")
+    for one, other in combinations(studies, 2):
+        if {item.item for item in one.items()} & {item.item for item in other.items()}:
+            raise StudyError(
+                f"{one.path} and {other.path}: copies of one study, whose votes would count twice"
+            )
 
 
 def as_text(rows: Sequence[Comparison]) -> str:

@@ -77,7 +77,10 @@ class Evidence:
         return None if words is None else int(words)
 
     def leaders(self, key: str, systems: Sequence[str]) -> set[str]:
-        """The best system, and those that cannot be told apart from it. Empty with fewer than two systems."""
+        """The best system, and those that cannot be told apart from it.
+
+        Empty with fewer than two systems, and where one has no numbers per conversation to tell by.
+        """
         means = {system: mean.mean for system in systems if (mean := self.mean(system, key)) is not None}
         sign = 1 if key in LOWER_IS_BETTER else -1
         if key in LIKELIHOODS:  # among those that score the words that most score
@@ -85,10 +88,12 @@ class Evidence:
         if len(means) < 2:
             return set()
         best = min(means, key=lambda system: sign * means[system])
-        tied = set()
-        for system in means:
-            difference = self.difference(system, best, key) if system != best else None
-            if system == best or difference is None or not difference.excludes_zero:
+        tied = {best}
+        for system in means.keys() - {best}:
+            difference = self.difference(system, best, key)
+            if difference is None:
+                return set()
+            if not difference.excludes_zero:
                 tied.add(system)
         return tied
 

@@ -11,6 +11,8 @@ from vhcr.report.results import Run
 OPERATIONAL = frozenset({"num_threads", "checkpoint_seconds", "record_every_steps", "device"})
 # Settings of an evaluation that change no number of it.
 UNHEARD = frozenset({"batch_conversations", "num_samples_shown"})
+# What leaves everything as it was before the setting existed, where that is not zero, false or absent.
+AT_REST = {"initialisation": "release", "kl_cycles": 1, "final_kl_weight": 1.0}
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -36,10 +38,14 @@ def heard(protocol: Mapping[str, Any]) -> dict[str, Any]:
 def trained_with(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Recorded parameters by section, without what is only operational or off.
 
-    Off (zero, false, absent) counts as absent: an older program did not have every setting of today's.
+    Off (zero, false, ``AT_REST``) counts as absent: an older program did not have every setting of today's.
     """
     return {
-        section: {name: value for name, value in values.items() if value and name not in OPERATIONAL}
+        section: {
+            name: value
+            for name, value in values.items()
+            if value and value != AT_REST.get(name) and name not in OPERATIONAL
+        }
         for section, values in params.items()
         if isinstance(values, Mapping)
     }

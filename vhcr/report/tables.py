@@ -297,7 +297,7 @@ def _likelihood_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
         columns += [
             Column(
                 "subset",
-                "NLL, K = 1",
+                "NLL, one sample",
                 lambda run: number(run.metrics, "importance_bound_subset_nll_per_word"),
                 group=group,
             ),
