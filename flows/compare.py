@@ -34,7 +34,7 @@ from flows.pipeline import run_in_order
 from flows.rooms import Room
 from flows.settings import CompareSettings, Limits, TrainSettings
 from flows.tether import follow_worker
-from flows.train import bring, find_mlflow, key_of, offer, run_step
+from flows.train import bring, find_mlflow, key_of, offer, only_shown, run_step
 from vhcr import layout
 from vhcr.errors import ParameterError, VhcrError
 
@@ -77,7 +77,8 @@ def compare(settings: CompareSettings = DEFAULT_SETTINGS) -> dict[str, Any]:
                 finished = {key: places[f"{key[0]}-{key[1]}"] for key in settings.members()}
                 collect(room, {key: at for key, at in finished.items() if f"{key[0]}-{key[1]}" in done})
                 run_step.with_options(name="report", task_run_name="report")("report", room, settings.limits)
-                link_results(room)
+                with only_shown(logger.warning):
+                    link_results(room)
         finally:
             running.stop_all()
     if failed:
@@ -197,7 +198,8 @@ def link_results(room: Room) -> None:
     link = f"{recording.pages_url()}/#/compare-runs?{query}"
     offer(link, f"mlflow-{key}", "The runs side by side", "in MLflow (make mlflow)")
     # The report belongs to all of them; it is kept with the first.
-    client.log_artifact(ids[0], str(room.report), "comparison")
+    with recording.plainly():
+        client.log_artifact(ids[0], str(room.report), "comparison")
     page = recording.run_url(experiment, ids[0], f"comparison/{room.report.name}")
     offer(page, f"report-{key}", "The report on all runs")
 

@@ -303,9 +303,12 @@ class CompareSettings(Settings):
         found = {}
         for variant in self.variants or (None,):
             for system in self.systems:
-                own: dict[str, Any] = {}
+                own: dict[str, Any] = {"training": TrainingDials()}
                 if variant is not None:
                     own = {name: getattr(variant, name) for name in ("training", "model", "system_dials")}
+                if self.run_on == "gpu" and own["training"].device == KEPT:
+                    # As train-gpu has it: a worker without a GPU says so, rather than taking a week.
+                    own["training"] = own["training"].model_copy(update={"device": "cuda"})
                 name = system if variant is None else f"{system}.{variant.name}"
                 for seed in self.seeds:
                     found[name, seed] = TrainSettings(system=system, seed=seed, **shared, **own)

@@ -7,15 +7,17 @@ the same settings goes on from the last checkpoint, in the same MLflow run.
 """
 
 import argparse
+import contextlib
 import json
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pydantic
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
@@ -25,6 +27,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
 from flows import rooms, running
@@ -76,7 +79,7 @@ def train(settings: TrainSettings = DEFAULT_SETTINGS) -> dict[str, Any]:
                 run_step.with_options(name=step, task_run_name=step, tags=[step])(step, room, settings.limits)
         finally:
             running.stop_all()
-        return link_results(room)
+        return results(room, logger.warning)
 
 
 @task(name="step", cache_policy=NO_CACHE, persist_result=False)
@@ -120,11 +123,13 @@ class Listener:
     def __call__(self, line: str) -> None:
         """One line of output."""
         if line.startswith(PROGRESS):
-            self._show(json.loads(line.removeprefix(PROGRESS)))
+            with only_shown(self._log):
+                self._show(json.loads(line.removeprefix(PROGRESS)))
             return
         self._log(line)
         if found := MLFLOW.fullmatch(line.strip()):
-            link_mlflow(self._room, found[1])
+            with only_shown(self._log):
+                link_mlflow(self._room, found[1])
 
     def _show(self, progress: dict[str, Any]) -> None:
         done = progress["step"] == progress["total_steps"]
@@ -137,6 +142,15 @@ class Listener:
             self._artifact = create_progress_artifact(percent, key, describe(progress))  # type: ignore[assignment]
         else:
             update_progress_artifact(self._artifact, percent, describe(progress))
+
+
+@contextlib.contextmanager
+def only_shown(log: Callable[[str], None]) -> Iterator[None]:
+    """What only shows results decides nothing: that Prefect or MLflow did not answer is said in the log."""
+    try:
+        yield
+    except (httpx.HTTPError, PrefectException, VhcrError) as error:
+        log(f"not shown: {error}")
 
 
 def describe(progress: dict[str, Any]) -> str:
@@ -170,16 +184,17 @@ def find_mlflow(corpus: str) -> Any:
 
     if not recording.available():
         return None
-    client, name = recording.client(), recording.experiment_name(corpus)
-    found = client.get_experiment_by_name(name)
-    return client, found.experiment_id if found is not None else client.create_experiment(name)
+    client = recording.client()
+    with recording.plainly():
+        return client, recording.experiment_id(client, recording.experiment_name(corpus))
 
 
 def link_mlflow(room: Room, run_id: str) -> str:
     """A link to the run in MLflow, put on the flow run's page."""
     from vhcr import recording
 
-    experiment = recording.client().get_run(run_id).info.experiment_id
+    with recording.plainly():
+        experiment = recording.client().get_run(run_id).info.experiment_id
     link = recording.run_url(experiment, run_id)
     offer(link, f"mlflow-{key_of(room)}", "The run in MLflow", "(make mlflow)")
     return link
@@ -190,25 +205,33 @@ def offer(link: str, key: str, text: str, more: str = "") -> None:
     create_link_artifact(link=link, link_text=link, key=key, description=f"[{text}]({link}) {more}".strip())
 
 
-def link_results(room: Room) -> dict[str, Any]:
-    """What one wants to click afterwards: the numbers, the report, the run in MLflow."""
+def results(room: Room, log: Callable[[str], None]) -> dict[str, Any]:
+    """Where the run lies and its numbers; on the flow run's page, what one wants to click afterwards."""
+    row = layout.read_json(room.report.with_name("table.json"))[0]
+    numbers = {name: value for name, value in row.items() if isinstance(value, float)}
+    with only_shown(log):
+        link_results(room, row, numbers)
+    run_id = row["mlflow_run_id"]
+    return {"folder": str(room.trained), "report": str(room.report), "mlflow_run_id": run_id, **numbers}
+
+
+def link_results(room: Room, row: Mapping[str, Any], numbers: Mapping[str, float]) -> None:
+    """The numbers, the report, the run in MLflow."""
     from vhcr import recording
 
-    row = layout.read_json(room.report.with_name("table.json"))[0]
     run_id = row["mlflow_run_id"]
     links = {}
     if run_id and (found := find_mlflow(room.corpus)) is not None:
-        found[0].log_artifact(run_id, str(room.report), "report")
+        with recording.plainly():
+            found[0].log_artifact(run_id, str(room.report), "report")
         links["The run in MLflow"] = link_mlflow(room, run_id)
         links["The report"] = page = recording.run_url(found[1], run_id, f"report/{room.report.name}")
         offer(page, f"report-{key_of(room)}", "The report", "kept with the run")
-    numbers = {name: value for name, value in row.items() if isinstance(value, float)}
     lines = [f"**{room.system}** on **{room.corpus}**, seed {room.seed}; nats per word", ""]
     lines += ["| | |", "| --- | --- |", *(f"| {name} | {value:.4f} |" for name, value in numbers.items()), ""]
     lines += [f"[{text}]({link})  " for text, link in links.items()]
     lines += [f"On disk: `{room.folder}`  ", f"Talk to it: `vhcr chat {room.trained.relative_to(room.root)}`"]
     create_markdown_artifact("\n".join(lines), key=f"result-{key_of(room)}", description="Result")
-    return {"folder": str(room.trained), "report": str(room.report), "mlflow_run_id": run_id, **numbers}
 
 
 def main() -> None:

@@ -94,6 +94,10 @@ def test_what_is_missing_cannot_be_passed_over(run: Recorded, changes: dict[str,
         ({"machine": {**machine(), "cpu": "Abacus 3"}}, "the processor was 'Abacus 3'"),
         ({"device": "NVIDIA Abacus"}, "it ran on 'NVIDIA Abacus', here there is"),
         (
+            {"device": "NVIDIA Abacus", "params": {"training": {"num_threads": 1, "device": "cpu"}}},
+            "here there is 'cpu'",
+        ),
+        (
             {"machine": {**machine(), "cores": 999}, "params": {"training": {"num_threads": 0}}},
             "it used 999 cores",
         ),

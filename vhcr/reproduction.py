@@ -171,16 +171,16 @@ def _machine_differs(info: Mapping[str, Any]) -> list[str]:
     # How many cores share a sum decides its rounding, unless the run says how many.
     if not info["params"]["training"]["num_threads"] and recorded.get("cores") != here["cores"]:
         found.append(f"it used {recorded.get('cores')} cores, here there are {here['cores']}")
-    device = info.get("device", "cpu")
-    if device != "cpu":
+    device, name = info.get("device", "cpu"), "cpu"
+    if info["params"]["training"].get("device") != "cpu":
         import torch
 
         from vhcr.training.run import choose_device
 
         chosen = choose_device("auto")
         name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "cpu"
-        if name != device:
-            found.append(f"it ran on {device!r}, here there is {name!r}")
+    if name != device:
+        found.append(f"it ran on {device!r}, here there is {name!r}")
     return found
 
 

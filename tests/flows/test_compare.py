@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from flows import compare as flow
 from flows import rooms
 from flows.compare import collect, compare, run_elsewhere
-from flows.settings import CompareSettings
+from flows.settings import KEPT, CompareSettings
 from tests.flows.conftest import ROOT, House, gone, slow, wait_for
 from vhcr import layout
 from vhcr.errors import ParameterError
@@ -54,6 +54,16 @@ def test_the_grid_is_every_system_with_every_seed_in_every_variant() -> None:
     assert {member.evaluation.importance_samples for member in members.values()} == {3}
     assert {member.limits.training_limit_minutes for member in members.values()} == {5}
     assert list(settings(systems=["hred"], seeds=[1]).members()) == [("hred", 1)], "without variants"
+
+
+def test_on_gpus_a_worker_without_one_says_so_instead_of_taking_a_week() -> None:
+    """A run's own settings replace those of the deployment, and with them its device."""
+    plain = settings(systems=["hred"], seeds=[1], run_on="gpu").members()["hred", 1]
+    assert plain.training.device == "cuda"
+    asked = settings(systems=["hred"], run_on="gpu", variants=[{**SHORT, "training": {"device": "cpu"}}])
+    assert {member.training.device for member in asked.members().values()} == {"cpu"}
+    here = settings(systems=["hred"], seeds=[1]).members()["hred", 1]
+    assert here.training.device == KEPT
 
 
 def test_a_grid_that_cannot_be_meant_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from flows import rooms
+from flows import train as flow
 from flows.settings import KEPT, SystemDials, TrainingDials, TrainSettings, chosen
 from flows.train import describe, train
 from tests.flows.conftest import ROOT, House, gone, open_house, slow, wait_for
@@ -114,6 +116,24 @@ def test_a_room_refuses_what_params_yaml_no_longer_has(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(ParameterError, match="'vhcr' is not defined"):
         rooms.of(settings(system="vhcr"), tmp_path)
+
+
+def test_a_server_that_does_not_answer_stops_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress and links are for people; an error of theirs had ended the command that was listened to."""
+    import httpx
+
+    said: list[str] = []
+    hear = flow.Listener(rooms.of(TrainSettings(), ROOT), said.append)
+
+    def refuse(*_args: object, **_rest: object) -> None:
+        raise httpx.ConnectError("nobody there")
+
+    monkeypatch.setattr(flow, "create_progress_artifact", refuse)
+    monkeypatch.setattr(flow, "link_mlflow", refuse)
+    progress = dict.fromkeys(("epoch", "step", "loss", "nll_per_word", "kl_per_word", "words_per_second"), 1)
+    hear(flow.PROGRESS + json.dumps({**progress, "total_steps": 2, "seconds_left": 3}))
+    hear(f"MLflow run {'a' * 32}")
+    assert said == ["not shown: nobody there", f"MLflow run {'a' * 32}", "not shown: nobody there"]
 
 
 def test_progress_reads_as_a_table() -> None:

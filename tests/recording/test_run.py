@@ -115,6 +115,52 @@ def test_a_failing_server_stops_no_training(
     assert [step for step, _ in points(run, "train/nll_per_word")] == [10, 20]
 
 
+def test_a_failing_server_stops_no_resumed_training_either(
+    corpus: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is stored was asked as soon as a point came, and the failure of that question ended the training."""
+    from mlflow.exceptions import MlflowException
+
+    first = start(corpus)
+    first.log_rows([row(10)])
+    again = start(corpus, first.run_id)
+    original = again._client.get_metric_history
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise MlflowException("no route to host")
+
+    monkeypatch.setattr(again._client, "get_metric_history", refuse)
+    again.recorded([row(10), row(20)], 100.0)
+    again.flush()
+    assert "no route to host" in caplog.text
+    monkeypatch.setattr(again._client, "get_metric_history", original)
+    again.finish()
+    assert [step for step, _ in points(again, "train/nll_per_word")] == [10, 20]
+
+
+def test_what_mlflow_says_of_a_failure_shows_no_password(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, corpus: str
+) -> None:
+    """It repeats the address it was given, and a training's log would keep that."""
+    from mlflow.exceptions import MlflowException
+
+    run = start(corpus)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ann:secret@host/")
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise MlflowException("API request to https://ann:secret@host/api/2.0/x failed")
+
+    for name in ("log_batch", "set_terminated"):
+        monkeypatch.setattr(run._client, name, refuse)
+    run.log_rows([row(10)])
+    run.finish()
+    with pytest.raises(RecordingError) as caught:
+        run.set_tags({"a": "b"})
+    for text in (caplog.text, str(caught.value)):
+        assert "https://host/api/2.0/x failed" in text
+        assert "secret" not in text
+
+
 @pytest.mark.parametrize(
     ("error", "status"), [(None, "FINISHED"), (RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")]
 )

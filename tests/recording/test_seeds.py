@@ -123,12 +123,13 @@ def test_a_number_that_only_some_seeds_have_is_no_mean(corpus: str) -> None:
     parent = settled(runs[0])
     third = trained(corpus, 2, 1.0, other=1.0)
     settled(third)
-    found = stored(parent).data.metrics
+    found, revision = stored(parent).data.metrics, stored(parent).data.tags["revision"]
     assert found["test/num_seeds"] == 3
     assert math.isnan(found["test/bleu"])
     assert "test/other" not in found
     settled(third)
     assert len(recording.client().get_metric_history(str(parent), "test/bleu")) == 2, "said once"
+    assert stored(parent).data.tags["revision"] == revision, "nothing is new"
 
 
 def test_seeds_not_yet_evaluated_do_not_count_in_test() -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.registry.runs import evaluate, evaluated_run
 from vhcr import layout, recording
 from vhcr.errors import DataError
+from vhcr.recording import MlflowRun
 from vhcr.registry import CHAMPION, register
 from vhcr.stages.resolve import evaluation_of, fetched_run_id, resolve_run
 
@@ -133,6 +134,13 @@ def test_a_run_fetched_from_the_registry_is_registered_as_itself(corpus: str) ->
     shutil.rmtree("data")
     fetched = resolve_run(f"models:/vhcr-{corpus}@champion")
     assert fetched_run_id(fetched) == first.run_id
+    once = (evaluation_of(fetched) / "metrics.json").read_text()
+    run = MlflowRun(recording.client(), first.run_id, "", resumed=True)
+    anew = Path("anew") / "metrics.json"
+    anew.parent.mkdir()
+    anew.write_text(once + "\n")
+    run.log_artifacts([anew], "evaluation")
+    assert (evaluation_of(fetched) / "metrics.json").read_text() == once + "\n", "it may be evaluated anew"
     again = register(fetched, evaluation_of(fetched), run_id=fetched_run_id(fetched))
     assert (again.version, again.is_new) == (first.version, False)
     experiment = recording.client().get_run(first.run_id).info.experiment_id

@@ -191,7 +191,7 @@ def _reach_of_unanimity(num_contexts: int) -> float:
     Nothing varies then, so that a bootstrap would claim certainty. Exact for contexts that are alike in
     themselves (Clopper and Pearson, 1934).
     """
-    return 1 - ((1 - LEVEL) / 2) ** (1 / num_contexts)
+    return float(1 - ((1 - LEVEL) / 2) ** (1 / num_contexts))
 
 
 def _two_way(wanted: Counts, all_votes: Counts, num_samples: int, seed: int) -> tuple[float, float]:

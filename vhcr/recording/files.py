@@ -27,8 +27,11 @@ def send_trained(run: MlflowRun, folder: Path, info: Mapping[str, Any]) -> None:
     trained = read_json(folder / "metrics.json")
     run.log_metrics({f"training/{name}": value for name, value in numbers(trained)}, info.get("best_step", 0))
     kept = [folder / name for name in KEPT if (folder / name).is_file()]
-    run.log_artifacts(kept)
-    run.set_tags({f"sha256/{path.name}": file_digest(path) for path in kept if path.name in REPRODUCIBLE})
+    digests = {f"sha256/{path.name}": file_digest(path) for path in kept if path.name in REPRODUCIBLE}
+    there = run.tags() if run.resumed else {}
+    same = {path.name for path in kept if there.get(tag := f"sha256/{path.name}", "") == digests.get(tag)}
+    run.log_artifacts(kept, unchanged=same)
+    run.set_tags(digests)  # after the files, so that a digest there stands for a file there
 
 
 def send_evaluated(run: MlflowRun, folder: Path, step: int) -> None:

@@ -6,14 +6,14 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from vhcr.errors import DataError
 from vhcr.provenance import code_version
-from vhcr.recording.store import client, experiment_id, plainly, stored_run, tracking_uri
+from vhcr.recording.store import client, experiment_id, plainly, stored_run, told, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,7 +86,8 @@ class MlflowRun:
         self.run_id = run_id
         self.experiment_id = experiment_id
         self.resumed = resumed
-        self._seen: dict[str, set[int]] = {}  # per metric, the steps that are stored or waiting
+        self._seen: dict[str, set[int]] = {}  # per curve, the steps that were handed to us
+        self._stored: dict[str, set[int]] = {}  # and those that an earlier attempt has sent
         self._numbers: dict[str, float] | None = None if resumed else {}  # the latest of each metric
         self._waiting: list[tuple[str, float, int, int]] = []  # metric, value, step, milliseconds
         self._sent = time.monotonic()
@@ -197,26 +198,31 @@ class MlflowRun:
             seen = DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
             self._client.log_inputs(self.run_id, [seen])
 
-    def log_artifacts(self, paths: Sequence[Path | str], folder: str | None = None) -> None:
-        """Files, or whole folders, kept with the run. A large file that is kept already is not sent again.
+    def log_artifacts(
+        self,
+        paths: Sequence[Path | str],
+        folder: str | None = None,
+        unchanged: Collection[str] = (),
+    ) -> None:
+        """Files, or whole folders, kept with the run; large ones named ``unchanged`` are not sent again.
 
         Raises:
             DataError: a path does not exist.
         """
         with plainly():
-            kept = {}
-            if self.resumed:
-                there = self._client.list_artifacts(self.run_id, folder)
-                kept = {Path(item.path).name: item.file_size for item in there}
             for path in map(Path, paths):
                 if path.is_dir():
                     self._client.log_artifacts(self.run_id, str(path), folder)
                 elif path.is_file():
-                    size = path.stat().st_size
-                    if size < LARGE_BYTES or kept.get(path.name) != size:
+                    if path.name not in unchanged or path.stat().st_size < LARGE_BYTES:
                         self._client.log_artifact(self.run_id, str(path), folder)
                 else:
                     raise DataError(f"{path}: no such file or folder to keep with the MLflow run")
+
+    def tags(self) -> dict[str, str]:
+        """The tags that MLflow has of this run."""
+        with plainly():
+            return dict(self._client.get_run(self.run_id).data.tags)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set or replace tags."""
@@ -235,15 +241,18 @@ class MlflowRun:
         if not self._waiting or time.monotonic() < self._not_before:
             return
         while self._waiting:
-            part = self._waiting[:BATCH]
-            metrics = [Metric(name, value, when, step) for name, value, step, when in part]
             try:
+                metrics = [
+                    Metric(name, value, when, step)
+                    for name, value, step, when in self._waiting[:BATCH]
+                    if not self._is_stored(name, step)
+                ]
                 self._client.log_batch(self.run_id, metrics=metrics)
             except MlflowException as error:
                 log.warning(
                     "MLflow did not take %d points, which are kept and sent later: %s",
                     len(self._waiting),
-                    error,
+                    told(error),
                 )
                 self._not_before = time.monotonic() + RETRY_SECONDS
                 return
@@ -262,7 +271,7 @@ class MlflowRun:
         try:
             self._client.set_terminated(self.run_id, status)
         except MlflowException as error:
-            log.warning("MLflow run %s could not be closed: %s", self.run_id, error)
+            log.warning("MLflow run %s could not be closed: %s", self.run_id, told(error))
         if self._waiting:
             log.warning(
                 "%d points of MLflow run %s are in the files only; send them with: "
@@ -294,16 +303,25 @@ class MlflowRun:
                 self._add(f"{row['split']}/{column}", float(value), step)
 
     def _add(self, name: str, value: float, step: int) -> None:
-        """Let a point wait to be sent, unless that step of that metric is known already."""
-        if name not in self._seen:
-            self._seen[name] = self._stored_steps(name) if self.resumed else set()
-        if step in self._seen[name]:
+        """Let a point of a curve wait to be sent, unless it was handed to us before."""
+        seen = self._seen.setdefault(name, set())
+        if step in seen:
             return
-        self._seen[name].add(step)
+        seen.add(step)
         self._waiting.append((name, value, step, int(time.time() * 1000)))
 
-    def _stored_steps(self, name: str) -> set[int]:
-        return {metric.step for metric in self._client.get_metric_history(self.run_id, name)}
+    def _is_stored(self, name: str, step: int) -> bool:
+        """Whether MLflow has this point of a curve from an earlier attempt; asked when points are sent.
+
+        Raises:
+            MlflowException: MLflow cannot be reached.
+        """
+        if not self.resumed or name not in self._seen:
+            return False
+        if name not in self._stored:
+            history = self._client.get_metric_history(self.run_id, name)
+            self._stored[name] = {metric.step for metric in history}
+        return step in self._stored[name]
 
     def _watch_machine(self, uri: str) -> None:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor

@@ -123,7 +123,8 @@ def _sum_up(connected: MlflowClient, experiment_id: str, parent_id: str, childre
     found: dict[str, float] = summary([run.data.metrics for run in finished.values()])
     stored = connected.get_run(parent_id).data
     # MLflow keeps every point for ever; what can no longer be said is said to be no number.
-    found |= {name: math.nan for name in stored.metrics if name not in found}
+    said = {name for name, value in stored.metrics.items() if math.isnan(value)}
+    found |= {name: math.nan for name in stored.metrics if name not in found and name not in said}
     parent = MlflowRun(connected, parent_id, experiment_id, resumed=True)
     if any(found[name] != stored.metrics.get(name) for name in found):
         revision = int(stored.tags.get("revision", "-1")) + 1

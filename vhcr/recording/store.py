@@ -72,8 +72,7 @@ def client(uri: str | None = None) -> MlflowClient:
             connected.search_experiments(max_results=1)
             return connected
     except MlflowException as error:
-        shown = without_password(uri)
-        raise RecordingError(f"MLflow at {shown}: {str(error).replace(uri, shown)}") from None
+        raise RecordingError(f"MLflow at {without_password(uri)}: {told(error, uri)}") from None
 
 
 def _sqlite_path(uri: str) -> Path | None:
@@ -92,6 +91,12 @@ def without_password(uri: str) -> str:
     scheme, separator, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" if separator else uri
+
+
+def told(error: Exception, uri: str | None = None) -> str:
+    """What MLflow says of an error; it repeats the address, password and all, which is not."""
+    uri = (uri or tracking_uri()).rstrip("/")
+    return str(error).replace(uri, without_password(uri))
 
 
 @contextlib.contextmanager
@@ -120,7 +125,7 @@ def plainly() -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise RecordingError(f"MLflow: {error}") from None
+        raise RecordingError(f"MLflow: {told(error)}") from None
 
 
 @contextlib.contextmanager

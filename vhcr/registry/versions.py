@@ -82,7 +82,9 @@ def register(
         version = _version_of(connected, name, identity)
         is_new = version is None
         if version is None:
-            version = _new_version(connected, name, folder, run.experiment_id, run_id, generation, card)
+            version = _new_version(
+                connected, name, folder, run.experiment_id, run_id, generation, card, identity
+            )
         _describe(connected, version, card, _tags(info, metrics, found, identity, evaluated))
         verdict = _crown(connected, version, evaluated, bootstrap, make_champion)
     registered = Registered(name, str(version.version), run_id, is_new, verdict.moves, verdict.reason)
@@ -132,6 +134,7 @@ def _new_version(
     run_id: str,
     generation: GenerationParams,
     card: str,
+    identity: str,
 ) -> ModelVersion:
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
@@ -147,7 +150,12 @@ def _new_version(
     connected.finalize_logged_model(model.model_id, "READY")
     connected.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return connected.create_model_version(
-        name, f"models:/{model.model_id}", run_id=run_id, model_id=model.model_id, await_creation_for=0
+        name,
+        f"models:/{model.model_id}",
+        run_id=run_id,
+        tags={"model_digest": identity},  # at once: by it a version is known, whatever comes between
+        model_id=model.model_id,
+        await_creation_for=0,
     )
 
 

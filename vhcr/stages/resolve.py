@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vhcr.errors import CheckpointError, DataError
 from vhcr.layout import DATA, WORK, read_run
 from vhcr.recording.files import EVALUATION
+from vhcr.recording.store import told
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 MODEL = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 NEEDED = ("run.json", "vocabulary.txt", "best.safetensors")
-WELCOME = ("provenance.json", "curves.csv", "metrics.json", EVALUATION)  # fetched where they are kept
+WELCOME = ("provenance.json", "curves.csv", "metrics.json")  # fetched where they are kept
 
 
 def trained_runs() -> dict[str, Path]:
@@ -64,12 +67,15 @@ def fetched_run_id(folder: Path) -> str | None:
 
 
 def evaluation_of(folder: Path) -> Path:
-    """Where the evaluation of a trained run lies: beside it in the project, or fetched with it.
+    """Where the evaluation of a trained run lies: beside it in the project, or fetched as MLflow has it now.
 
     Raises:
         DataError: it was not evaluated, or the folder is of neither kind.
+        CheckpointError: it cannot be fetched.
     """
     fetched = folder / EVALUATION
+    if (run_id := fetched_run_id(folder)) is not None:
+        _fetch_evaluation(run_id, fetched)
     beside = folder.resolve()
     if len(beside.parts) > 4 and beside.parts[-4] == "trained":
         found = beside.parents[3].joinpath("evaluated", *beside.parts[-3:])
@@ -133,33 +139,51 @@ def _registered(reference: str) -> str:
 
 
 def _fetched(run_id: str) -> Path:
-    """The files of a run that MLflow keeps, copied here once."""
+    """The files of a run that MLflow keeps, copied here once; a model never changes."""
     folder = WORK / "fetched" / run_id
     if (folder / "run.json").is_file():
         return folder
+    with _fetching(run_id, folder) as (client, temporary):
+        kept = {Path(file.path).name for file in client.list_artifacts(run_id)}
+        missing = [name for name in NEEDED if name not in kept]
+        if missing:
+            raise CheckpointError(f"MLflow run {run_id} keeps no {', '.join(missing)}: nothing to load")
+        for name in (*NEEDED, *(name for name in WELCOME if name in kept)):
+            client.download_artifacts(run_id, name, str(temporary))
+    return folder
+
+
+def _fetch_evaluation(run_id: str, folder: Path) -> None:
+    """The evaluation of a run, copied here each time it is asked for: it may be made anew."""
+    with _fetching(run_id, folder) as (client, temporary):
+        if client.list_artifacts(run_id, EVALUATION):
+            inner = Path(client.download_artifacts(run_id, EVALUATION, str(temporary)))
+            for file in inner.iterdir():
+                file.rename(temporary / file.name)
+            inner.rmdir()
+
+
+@contextlib.contextmanager
+def _fetching(run_id: str, folder: Path) -> Iterator[tuple[MlflowClient, Path]]:
+    """MLflow's client, and a folder to fill that becomes ``folder`` where nothing went wrong."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client = _client()
     from mlflow.exceptions import MlflowException
 
-    temporary = folder.with_name(f".{run_id}.{os.getpid()}.tmp")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True, exist_ok=True)
     try:
         try:
-            kept = {Path(file.path).name for file in client.list_artifacts(run_id)}
-            missing = [name for name in NEEDED if name not in kept]
-            if missing:
-                raise CheckpointError(f"MLflow run {run_id} keeps no {', '.join(missing)}: nothing to load")
-            for name in (*NEEDED, *(name for name in WELCOME if name in kept)):
-                client.download_artifacts(run_id, name, str(temporary))
+            yield client, temporary
         except (MlflowException, OSError) as error:
             raise CheckpointError(
-                f"MLflow run {run_id} does not lie in {DATA / 'trained'}, and cannot be fetched: {error}"
+                f"MLflow run {run_id} does not lie in {DATA / 'trained'}, "
+                f"and cannot be fetched: {told(error)}"
             ) from None
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return folder
 
 
 def _client() -> MlflowClient:
