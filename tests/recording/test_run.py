@@ -118,7 +118,7 @@ def test_a_failing_server_stops_no_training(
 def test_a_failing_server_stops_no_resumed_training_either(
     corpus: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is stored was asked as soon as a point came, and the failure of that question ended the training."""
+    """What is stored was asked as soon as a point came, and where that failed the training ended."""
     from mlflow.exceptions import MlflowException
 
     first = start(corpus)
