@@ -245,7 +245,7 @@ def _stage(clone: Path, stage: str, info: Mapping[str, Any]) -> None:
     """Run a stage of the clone's code, with nothing recorded anywhere but in its files."""
     ours = ("DVC_", "VHCR_", "MLFLOW_RUN_ID")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    environment |= {"VHCR_MLFLOW": "off", "PYTHONPATH": str(clone)}
+    environment |= {"VHCR_MLFLOW": "off", "PYTHONPATH": str(clone), "VHCR_TETHERED": "1"}  # it ends with us
     command = [sys.executable, "-m", f"vhcr.stages.{stage}"]
     for name in ("corpus", "system", "seed"):
         command += [f"--{name}", str(info[name])]

@@ -96,14 +96,16 @@ def postgresql(password: str) -> Iterator[str]:
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 
-    run(str(found / "initdb"), "-D", str(data / "db"), "-U", "ann", "-A", "scram-sha-256",
-        f"--pwfile={secret}", "--no-sync")  # fmt: skip
     options = f"-p {port} -h 127.0.0.1 -k {data} -c fsync=off"
-    control = str(found / "pg_ctl")
-    run(control, "-D", str(data / "db"), "-w", "-t", "120", "-l", str(data / "log"), "-o", options, "start")
+    control = [str(found / "pg_ctl"), "-D", str(data / "db"), "-w"]
     try:
-        run(str(found / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "ann", "mlflow")
-        yield f"postgresql://ann:{password}@127.0.0.1:{port}/mlflow"
+        run(str(found / "initdb"), "-D", str(data / "db"), "-U", "ann", "-A", "scram-sha-256",
+            f"--pwfile={secret}", "--no-sync")  # fmt: skip
+        try:
+            run(*control, "-t", "120", "-l", str(data / "log"), "-o", options, "start")
+            run(str(found / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "ann", "mlflow")
+            yield f"postgresql://ann:{password}@127.0.0.1:{port}/mlflow"
+        finally:
+            run(*control, "-m", "immediate", "stop")  # also one whose start took too long
     finally:
-        run(control, "-D", str(data / "db"), "-w", "-m", "immediate", "stop")
-        shutil.rmtree(data)
+        shutil.rmtree(data, ignore_errors=True)

@@ -47,7 +47,7 @@ def stage_main(run: Callable[..., None], argv: list[str] | None = None) -> None:
     arguments: dict[str, Any] = vars(parser.parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     share_work()
-    if "DVC_STAGE" in os.environ:
+    if "DVC_STAGE" in os.environ or "VHCR_TETHERED" in os.environ:
         # DVC that is killed cannot stop its stage, which would go on by itself and keep a core. As it is, a
         # training leaves a checkpoint, and everything else ends.
         end_with_parent(known_as="python")
