@@ -36,7 +36,6 @@ def test_a_version_answers_with_pickle_switched_off(corpus: str, monkeypatch: py
     registered = register(folder, out)
     assert (registered.version, registered.is_new, registered.is_champion) == ("1", True, True)
 
-    mlflow.set_tracking_uri(recording.tracking_uri())
     name = f"models:/vhcr-{corpus}@champion"
     model = mlflow.pyfunc.load_model(name)
     found = model.predict([{"context": ["hello"]}, {"context": []}], params={"num_turns": 2, "seed": 3})
