@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ import pytest
 import vl_convert
 import yaml
 
+from tests.processes import wait_for
 from tests.stages.project import SMALL
 from vhcr import layout
 from vhcr.recording import store
@@ -63,14 +63,6 @@ def outputs(folder: Path) -> dict[str, str]:
     """Each output and its hash, as dvc.lock has them."""
     lock = yaml.safe_load((folder / "dvc.lock").read_text())
     return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +275,7 @@ def mlflow_runs(folder: Path) -> list[Any]:
 def test_the_second_of_two_runs_is_told_who_has_the_project(project: Path) -> None:
     turn(project, "corpora", "toy", "training", "num_epochs", to=100_000)
     with background(project, "repro", "train@toy-hred-0") as first:
-        wait_for(lambda: list((project / ".work" / "train").glob("*/state.safetensors")))
+        wait_for(lambda: list((project / ".work" / "train").glob("*/state.safetensors")), 120)
         second = dvc(project, "repro", check=False)
         assert second.returncode != 0
         assert "is busy, it is being blocked by" in second.stderr

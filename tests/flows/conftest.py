@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import textwrap
@@ -21,6 +20,8 @@ import httpx
 import psutil
 import pytest
 import yaml
+
+from tests.processes import free_port, running, serving, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -104,42 +105,6 @@ def dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
-    """The first true value of ``condition``."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain {what}"
-        time.sleep(0.1)
-    return found
-
-
-def gone(process: psutil.Process) -> bool:
-    return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@contextlib.contextmanager
-def running(command: list[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that goes on in the background, with its output in ``log``; ended with all below it."""
-    with (
-        log.open("w") as output,
-        subprocess.Popen(command, stdout=output, stderr=output, **options) as process,
-    ):
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-                process.terminate()
-                for member in psutil.wait_procs(family, timeout=20)[1]:
-                    member.kill()
-
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prefect server that stays, as `make prefect` starts it; gives the address of its API."""
@@ -148,17 +113,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "DO_NOT_TRACK": "1", "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5"}
-    with running(command, home / "log", cwd=home, env=environment) as process:
-        api = f"http://127.0.0.1:{port}/api"
-
-        def healthy() -> bool:
-            assert process.poll() is None, (home / "log").read_text()
-            try:
-                return httpx.get(f"{api}/health").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        wait_for(healthy, 180, "for Prefect's server")
+    api = f"http://127.0.0.1:{port}/api"
+    with serving(command, f"{api}/health", home / "log", cwd=home, env=environment):
         yield api
 
 

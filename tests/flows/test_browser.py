@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from flows.settings import KEPT
-from tests.flows.conftest import ROOT, House, free_port, running, wait_for
+from tests.flows.conftest import ROOT, House
+from tests.processes import wait_for
+from tests.recording.servers import mlflow_server
 from vhcr.params import Params
 
 pytest.importorskip("playwright", reason="the browser tests drive Chromium through playwright")
@@ -37,20 +37,7 @@ def mlflow(house: House) -> Iterator[str]:
     """MLflow's pages, as `make mlflow` shows them."""
     created = house.python("-m", "vhcr.recording", "create-database")
     assert created.returncode == 0, created.stdout
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", house.environment["MLFLOW_TRACKING_URI"]]
-    environment = {**house.environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    address = f"http://127.0.0.1:{port}"
-    with running(command, house.folder / "mlflow.log", cwd=house.folder, env=environment):
-
-        def healthy() -> bool:
-            try:
-                return httpx.get(f"{address}/health").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        wait_for(healthy, 300, "for MLflow's server")
+    with mlflow_server(house.folder, house.environment["MLFLOW_TRACKING_URI"]) as address:
         yield address
 
 

@@ -16,7 +16,8 @@ from flows import compare as flow
 from flows import rooms
 from flows.compare import collect, compare, run_elsewhere
 from flows.settings import KEPT, CompareSettings
-from tests.flows.conftest import ROOT, House, gone, slow, wait_for
+from tests.flows.conftest import ROOT, House, slow
+from tests.processes import gone, wait_for
 from vhcr import layout
 from vhcr.errors import ParameterError
 

@@ -9,7 +9,8 @@ import yaml
 from prefect.utilities.templating import apply_values, find_placeholders
 
 from flows import running
-from tests.flows.conftest import ROOT, House, slow, wait_for
+from tests.flows.conftest import ROOT, House, slow
+from tests.processes import wait_for
 
 
 def deployments() -> dict[str, dict[str, Any]]:

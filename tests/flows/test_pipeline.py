@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from flows.pipeline import pipeline
 from flows.settings import PipelineSettings
 from tests.flows.conftest import dvc
+from tests.processes import wait_for
 
 
 def test_settings_refuse_what_they_do_not_know() -> None:
@@ -115,10 +115,7 @@ def test_a_cancelled_flow_takes_its_stage_along(project: Path, server: str) -> N
     """As a worker does it: SIGTERM to the group of the flow's process."""
     note = project / "begun.raw.txt"
     with start("pipeline()", WAITING="raw.txt", PREFECT_API_URL=server) as flow:
-        deadline = time.monotonic() + 120
-        while not note.exists() or not note.read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: note.exists() and note.read_text(), 120)
         os.killpg(flow.pid, signal.SIGTERM)
         flow.communicate(timeout=30)
     assert not Path(f"/proc/{note.read_text()}").exists()

@@ -17,15 +17,9 @@ import pytest
 
 from flows import running
 from tests.flows.conftest import dvc
+from tests.processes import gone, wait_for
 
 PYTHON = sys.executable
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -50,13 +44,6 @@ def run(code: str, timeout_seconds: float = 60.0) -> tuple[int, list[str]]:
     lines: list[str] = []
     done = running.run([PYTHON, "-c", code], lines.append, timeout_seconds=timeout_seconds)
     return done.status, lines
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_lines_of_both_streams_arrive_whole() -> None:

@@ -19,7 +19,8 @@ from flows import rooms
 from flows import train as flow
 from flows.settings import KEPT, SystemDials, TrainingDials, TrainSettings, chosen
 from flows.train import describe, train
-from tests.flows.conftest import ROOT, House, gone, open_house, slow, wait_for
+from tests.flows.conftest import ROOT, House, open_house, slow
+from tests.processes import gone, wait_for
 from vhcr import layout
 from vhcr.errors import ParameterError
 from vhcr.params import Params, TrainingParams
@@ -176,7 +177,7 @@ def test_a_stage_ends_with_a_killed_dvc(tmp_path: Path, monkeypatch: pytest.Monk
             (training,) = house.trainings()
             dvc.kill()
             asked = time.monotonic()
-            wait_for(lambda: not training.is_running() or training.status() == psutil.STATUS_ZOMBIE, 10)
+            wait_for(lambda: gone(training), 10)
             assert time.monotonic() - asked < 10
         finally:
             dvc.kill()

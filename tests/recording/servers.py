@@ -1,61 +1,17 @@
-"""Servers for tests, on free ports of this machine, gone when a test ends however it ends."""
+"""MLflow's server and PostgreSQL for tests."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-START_SECONDS = 240  # on a machine that is busy with other tests
-
-
-def free_port() -> int:
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])
-
-
-@contextlib.contextmanager
-def serving(command: list[str], health: str, log: Path, **environment: str) -> Iterator[None]:
-    """Run ``command`` until the block ends; it is up when ``health`` answers."""
-    known = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "DO_NOT_TRACK": "1", **environment}
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, env=known, stdout=output, stderr=output, start_new_session=True, cwd=log.parent
-        )
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not answers(health):
-            assert process.poll() is None, f"it ended by itself:\n{log.read_text()}"
-            assert time.monotonic() < deadline, f"it did not answer:\n{log.read_text()}"
-            time.sleep(0.3)
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+from tests.processes import free_port, serving
 
 
 @contextlib.contextmanager
@@ -67,8 +23,15 @@ def mlflow_server(folder: Path, store: str, *more: str) -> Iterator[str]:
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
         "--workers", "1", *more,
     ]  # fmt: skip
-    # By the environment, as its password must not show in a list of processes.
-    with serving(command, f"{address}/health", folder / "mlflow-server.log", MLFLOW_BACKEND_STORE_URI=store):
+    environment = {
+        **os.environ,
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # Not an argument: its password must not show in a list of processes.
+        "MLFLOW_BACKEND_STORE_URI": store,
+    }
+    log = folder / "mlflow-server.log"
+    with serving(command, f"{address}/health", log, cwd=folder, env=environment):
         yield address
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -32,10 +31,10 @@ def test_views_are_written_once_and_brought_up_to_date(corpus: str) -> None:
 def test_the_pages_show_columns_and_charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The format of a view is MLflow's own: a newer MLflow that reads it otherwise must not pass unseen."""
     pytest.importorskip("playwright", reason="the browser tests drive Chromium through playwright")
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert found, "the browser tests need Chromium (Debian: apt-get install chromium)"
+    from tests.browser import launched
+
     monkeypatch.chdir(tmp_path)
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
@@ -44,9 +43,8 @@ def test_the_pages_show_columns_and_charts(tmp_path: Path, monkeypatch: pytest.M
         run.log_rows([{"split": "validation", "step": n, "nll_per_word": 9 / n} for n in (1, 2, 3)])
     settled(run)
     save_views(recording.client(), run.experiment_id)
-    with mlflow_server(tmp_path, store) as address, sync_playwright() as playwright:
+    with mlflow_server(tmp_path, store) as address, launched() as browser:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 2000, "height": 1000})
         page.set_default_timeout(120_000)
         expect.set_options(timeout=120_000)
@@ -64,4 +62,3 @@ def test_the_pages_show_columns_and_charts(tmp_path: Path, monkeypatch: pytest.M
         expect(page.locator(".js-plotly-plot path.js-line").first).to_be_attached()
         expect(page.get_by_text("2 matching runs")).to_be_visible()  # the parent has no curves
         page.screenshot(path=tmp_path / "curves.png")
-        browser.close()

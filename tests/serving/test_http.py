@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.recording.servers import free_port, serving
+from tests.processes import free_port, serving
 from tests.registry.runs import evaluated_run
 from tests.stages.project import ROOT
 from vhcr.registry import register
@@ -42,8 +43,13 @@ def test_a_champion_answers_over_http(tmp_path: Path, monkeypatch: pytest.Monkey
         sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/vhcr-invented@champion",
         "--env-manager", "local", "--port", str(port), "--workers", "1",
     ]  # fmt: skip
-    quiet = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with serving(command, f"{address}/health", tmp_path / "serve.log", **quiet):
+    environment = {
+        **os.environ,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    with serving(command, f"{address}/health", tmp_path / "serve.log", cwd=tmp_path, env=environment):
         context = {"context": ["hello how are you ?"]}
         params = {"strategy": "sample", "temperature": 0.9, "top_p": 0.95, "num_turns": 2, "seed": 4}
         status, first = ask(address, {"inputs": [context, {"context": []}], "params": params})
