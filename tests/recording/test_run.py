@@ -234,7 +234,11 @@ def write_run(corpus: str, folder: Path, mlflow_run_id: str | None = None, seed:
         "system": "vhcr-ud",
         "seed": seed,
         "data_hash": "d1",
-        "params": {"model": {"z_utt_size": 16}, "training": {"learning_rate": 0.003}},
+        "params": {
+            "model": {"z_utt_size": 16},
+            "system": {"reading": "release"},
+            "training": {"learning_rate": 0.003},
+        },
     }
     made = {"mlflow_run_id": mlflow_run_id, "code_version": "c0ffee", "dirty": False, "device": "cuda"}
     (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
@@ -257,7 +261,13 @@ def test_a_run_kept_as_files_is_imported_exactly_once(corpus: str, tmp_path: Pat
     assert num_runs(corpus) == 1
     connected = recording.client()
     stored = connected.get_run(first)
-    assert stored.data.params == {"model.z_utt_size": "16", "training.learning_rate": "0.003", "seed": "0"}
+    assert stored.data.params == {
+        "model.z_utt_size": "16",
+        "system.reading": "release",
+        "training.learning_rate": "0.003",
+        "seed": "0",
+    }
+    assert stored.data.tags["reading"] == "release", "by it runs are chosen, as by those that were watched"
     assert stored.data.metrics["training/best/nll_per_word"] == 4.25
     assert stored.data.metrics["test/responses/1/bleu"] == 0.5
     assert stored.data.tags["git_commit"] == "c0ffee"

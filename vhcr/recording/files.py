@@ -69,6 +69,8 @@ def import_run(folder: Path, evaluated: Path | None = None, *, uri: str | None =
     imported = digest.hexdigest()[:32]
     tags = {"corpus": corpus, "system": system, "seed": str(seed), "started_by": "import"}
     tags |= {"imported": imported, "group": group_of(info), "dirty": str(bool(info.get("dirty"))).lower()}
+    if reading := info["params"].get("system", {}).get("reading"):
+        tags["reading"] = reading
     for key, tag in (
         ("data_hash", "data_hash"),
         ("device", "device"),
