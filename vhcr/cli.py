@@ -322,6 +322,12 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the page.  [default: reports/<corpus>, or reports/chosen]")
     ] = None,
+    studies: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--study", help="With --runs: a human evaluation of these runs, for Table 4; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Make a report: of a corpus, of published results, or over any chosen runs.
 
@@ -336,8 +342,10 @@ def report(
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     params = Params.load() if Path("params.yaml").is_file() else None
     if runs:
-        typer.echo(stage.compare(names, out or place("chosen"), params))
+        typer.echo(stage.compare(names, out or place("chosen"), params, studies or ()))
         return
+    if studies:
+        raise ParameterError("--study: goes with --runs, since votes are of certain runs")
     for name in names:
         if name.endswith(".json"):
             folder = out or place(f"published-{Path(name).stem}")

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.report.results_tree import SYSTEMS, write_run, write_tree
+from tests.human_evaluation.studies import make_study
+from tests.report.results_tree import DATA_HASH, SYSTEMS, write_run, write_tree
 from vhcr import cli, layout
-from vhcr.errors import CheckpointError, DataError
+from vhcr.errors import CheckpointError, DataError, StudyError
+from vhcr.human_evaluation.study import Imported
 from vhcr.params import Params
 from vhcr.report import chosen
 from vhcr.report.results import Results
@@ -166,6 +168,37 @@ def test_page_and_command(project: Path, capsys: pytest.CaptureFixture[str]) -> 
         cli.main(["report", "--runs", "toy/hred/9"])
     assert stopped.value.code == 2
     assert "error: toy/hred/9: no such trained run" in capsys.readouterr().err
+
+
+def test_votes_of_a_study_become_table_4(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provenance = {"data_hash": DATA_HASH, "protocol": {}}
+    study = make_study(tmp_path / "elsewhere", paper_systems={}, provenance=provenance)
+    with pytest.raises(StudyError, match="nobody has voted yet"):
+        compare(["toy/vhcr-ud/0", "toy/hred/0"], Path("reports/mine"), PARAMS, [study.path])
+    votes = [Imported(item.item, "ann", "tie", f"a{n}", "") for n, item in enumerate(study.items())]
+    study.record(votes, "mturk")
+    with pytest.raises(StudyError, match=r"of toy/hred/0, not on this page"):
+        compare([VHCR], Path("reports/mine"), PARAMS, [study.path])
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["report", "--runs", "toy/vhcr-ud/0", "toy/hred/0", "--study", str(study.path)])
+    assert ended.value.code == 0
+    page = Path(capsys.readouterr().out.strip())
+    text = page.read_text()
+    assert text.index("Table 3") < text.index("Table 4: human evaluation") < text.index('id="plots"')
+    row = re.search(r"VHCR \+ u\.d vs HRED</th>(.*?)</tr>", text)
+    assert row is not None
+    assert re.findall(r">([\d.]+) \[", row[1]) == ["0.0", "0.0", "100.0"]
+    assert "6 of 12 votes, by 1 rater, on 6 pairs (1 each)" in text
+    assert r"\pm" in (page.parent / "tables" / "table4.tex").read_text()
+
+    other = make_study(tmp_path / "other", provenance={**provenance, "data_hash": "0" * 64})
+    with pytest.raises(StudyError, match="on other data"):
+        compare(["toy/vhcr-ud/0", "toy/hred/0"], Path("reports/mine"), PARAMS, [other.path])
+    with pytest.raises(SystemExit):
+        cli.main(["report", "toy", "--study", str(study.path)])
+    assert "--study: goes with --runs" in capsys.readouterr().err
 
 
 def test_runs_of_other_settings_are_pointed_out(project: Path) -> None:

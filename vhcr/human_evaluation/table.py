@@ -1,4 +1,4 @@
-"""Table 4 from studies, beside the paper's figures: as text, JSON or LaTeX."""
+"""Table 4 from studies, beside the paper's figures: as text, JSON, LaTeX, or a table of the report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vhcr.human_evaluation.preference import LEVEL, NUM_SAMPLES, OUTCOMES, SEED,
 from vhcr.human_evaluation.study import Outcome, Study
 from vhcr.report.paper import PaperFigures
 from vhcr.report.systems import label, system_order
-from vhcr.report.tables import Cell, Column, Row, Table, latex
+from vhcr.report.tables import NOTHING, Cell, Column, Row, Table, latex
 
 PLURALS: dict[Outcome, str] = {"win": "wins", "loss": "losses", "tie": "ties"}
 THE_PAPERS_VHCR = {"vhcr", "vhcr-ud"}  # Table 4 says VHCR alone
@@ -120,25 +120,38 @@ def as_json(rows: Sequence[Comparison]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def as_latex(rows: Sequence[Comparison]) -> str:
-    """A table for a paper, ours beside the paper's."""
+def as_table(rows: Sequence[Comparison]) -> Table | None:
+    """Table 4 as the report has its tables, ours beside the paper's; None while nobody has voted."""
     counted = [(row, row.preference) for row in rows if row.preference is not None]
+    if not counted:
+        return None
     beside = any(row.paper("win") for row, _ in counted)
     columns = [
         Column(outcome, PLURALS[outcome].capitalize(), lambda _: None, paper=beside) for outcome in OUTCOMES
     ]
-    lines = []
+    several = len({row.corpus for row, _ in counted}) > 1
+    lines, told = [], []
     for row, found in counted:
         cells = []
         for outcome in OUTCOMES:
-            share, paper = found.shares[outcome], row.paper(outcome)
-            printed = "–" if paper is None else rf"{paper[0]:.1f} \pm {paper[1]:.1f}"
-            text, deviation = _split(share)
+            paper = row.paper(outcome)
+            printed = NOTHING if paper is None else f"{paper[0]:.1f} ± {paper[1]:.1f}"
+            text, deviation = _split(found.shares[outcome])
             cells.append(Cell(text, deviation, paper=printed if beside else None))
-        name = f"{row.corpus}: {label(row.system)} vs {label(row.opponent)}"
+        name = f"{row.corpus}: " * several + f"{label(row.system)} vs {label(row.opponent)}"
         lines.append(Row(row.opponent, name, cells, []))
-    caption = f"Percent of votes, with half widths of {LEVEL:.0%} bootstrap intervals over contexts."
-    return latex(Table("human", "Human evaluation", caption, columns, lines))
+        told.append(f"{name}: {_verdict(row, found)}; {_votes(row, found)}; {_agreement(found)}.")
+    caption = (
+        f"Percent of votes ± half the {LEVEL:.0%} bootstrap interval over contexts. Differences are in "
+        "points, with intervals drawing contexts, then raters too. "
+    )
+    return Table("table4", "Table 4: human evaluation", caption + " ".join(told), columns, lines)
+
+
+def as_latex(rows: Sequence[Comparison]) -> str:
+    """A table for a paper; empty while nobody has voted."""
+    table = as_table(rows)
+    return latex(table) if table else ""
 
 
 def _lines(row: Comparison, found: Preference) -> list[str]:
@@ -148,38 +161,13 @@ def _lines(row: Comparison, found: Preference) -> list[str]:
     if papers["win"]:
         printed = "   ".join(f"{PLURALS[o]} {p[0]:.1f} ± {p[1]:.1f}" for o, p in papers.items() if p)
         lines.append(f"  the paper's VHCR: {printed}")
-    preferred = label(row.system if found.difference.estimate > 0 else row.opponent)
-    verdict = {
-        "yes": f"{preferred} is preferred",
-        "by these raters": f"these raters prefer {preferred}, others might not",
-        "no": "undecided",
-    }[found.decided]
-    lines.append(
-        f"  wins - losses {_points(found.difference)} points, "
-        f"{_points(found.two_way_difference)} drawing raters too: {verdict}"
-    )
-    people = f"{found.num_raters} rater{'s' * (found.num_raters > 1)}"
-    spread = f"{found.fewest_votes}" + (
-        f" to {found.most_votes}" if found.most_votes > found.fewest_votes else ""
-    )
-    lines.append(
-        f"  {found.num_votes} of {row.votes_wanted} votes, "
-        f"by {people}, on {found.num_items} pairs ({spread} each)"
-    )
+    lines += [f"  {_verdict(row, found)}", f"  {_votes(row, found)}"]
     lines.append("  if votes were independent (the paper's formula): ± " + ", ".join(
         f"{100 * found.shares[o].independent_half_width:.1f}" for o in OUTCOMES
     ) + "; drawing raters too: ± " + ", ".join(
         f"{50 * (found.shares[o].two_way_high - found.shares[o].two_way_low):.1f}" for o in OUTCOMES
     ))  # fmt: skip
-    alpha = found.agreement
-    if alpha.nominal is None:
-        lines.append("  agreement: undefined (no pair with two votes, or all votes alike)")
-    else:
-        between = "" if alpha.nominal_low is None else f" [{alpha.nominal_low:.2f}, {alpha.nominal_high:.2f}]"
-        lines.append(
-            f"  agreement: Krippendorff's alpha {alpha.nominal:.2f}{between} with ties as an answer of "
-            f"their own, {alpha.ordinal:.2f} with ties between wins and losses"
-        )
+    lines.append(f"  {_agreement(found)}")
     if found.left is not None:
         lines.append(f"  the left side got {_percent(found.left)} of the votes for a side")
     share = row.identical_share
@@ -191,6 +179,44 @@ def _lines(row: Comparison, found: Preference) -> list[str]:
             f"{100 * as_ties[0]:.1f} wins, {100 * as_ties[1]:.1f} losses, {100 * (1 - sum(as_ties)):.1f} ties"
         )
     return lines
+
+
+def _verdict(row: Comparison, found: Preference) -> str:
+    """Who is preferred, and by how much."""
+    preferred = label(row.system if found.difference.estimate > 0 else row.opponent)
+    verdict = {
+        "yes": f"{preferred} is preferred",
+        "by these raters": f"these raters prefer {preferred}, others might not",
+        "no": "undecided",
+    }[found.decided]
+    return (
+        f"wins - losses {_points(found.difference)} points, "
+        f"{_points(found.two_way_difference)} drawing raters too: {verdict}"
+    )
+
+
+def _votes(row: Comparison, found: Preference) -> str:
+    """How many, whose, on what."""
+    people = f"{found.num_raters} rater{'s' * (found.num_raters > 1)}"
+    spread = f"{found.fewest_votes}" + (
+        f" to {found.most_votes}" if found.most_votes > found.fewest_votes else ""
+    )
+    return (
+        f"{found.num_votes} of {row.votes_wanted} votes, "
+        f"by {people}, on {found.num_items} pairs ({spread} each)"
+    )
+
+
+def _agreement(found: Preference) -> str:
+    """Krippendorff's alpha in words."""
+    alpha = found.agreement
+    if alpha.nominal is None:
+        return "agreement: undefined (no pair with two votes, or all votes alike)"
+    between = "" if alpha.nominal_low is None else f" [{alpha.nominal_low:.2f}, {alpha.nominal_high:.2f}]"
+    return (
+        f"agreement: Krippendorff's alpha {alpha.nominal:.2f}{between} with ties as an answer of "
+        f"their own, {alpha.ordinal:.2f} with ties between wins and losses"
+    )
 
 
 def _document(row: Comparison) -> dict[str, Any]:

@@ -184,7 +184,9 @@ def _tex(text: str) -> str:
 
 
 def _tex_number(text: str) -> str:
-    return text.replace("−", "-").replace("%", r"\%").replace(",", "{,}").replace(" [", r"\,[")
+    for sign, tex in (("−", "-"), ("±", r"\pm"), ("%", r"\%"), (",", "{,}"), (" [", r"\,[")):
+        text = text.replace(sign, tex)
+    return text
 
 
 def _simple(

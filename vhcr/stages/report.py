@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vhcr import layout
-from vhcr.errors import DataError
+from vhcr.errors import DataError, StudyError
 from vhcr.params import Params
 from vhcr.provenance import code_version
 from vhcr.stages.common import stage_main
@@ -17,6 +17,7 @@ from vhcr.stages.resolve import resolve_results
 
 if TYPE_CHECKING:
     from vhcr.report.results import Results
+    from vhcr.report.tables import Table
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,17 @@ def run(params: Params, *, corpus: str) -> None:
     log.info("%s: %d runs of %d systems", page, len(results.runs), len(results.systems))
 
 
-def compare(references: Sequence[str], out: Path, params: Params | None = None) -> Path:
+def compare(
+    references: Sequence[str], out: Path, params: Params | None = None, studies: Sequence[Path] = ()
+) -> Path:
     """One page over chosen runs, named as ``resolve_results`` takes them; returns its path.
+
+    ``studies`` are the files of human evaluations of these runs, which become its Table 4.
 
     Raises:
         CheckpointError: there is no such run.
         DataError: a run was not evaluated, or the runs do not compare.
+        StudyError: a study is damaged, has no votes, or is of runs that are not on the page.
     """
     from vhcr.report import chosen
     from vhcr.tokenisation.tokeniser import detokenise
@@ -64,7 +70,30 @@ def compare(references: Sequence[str], out: Path, params: Params | None = None) 
         for name, trained, evaluated in resolve_results(reference)
     ]
     found = chosen.load(places, readable=lambda text: detokenise(text.split()))
-    return _write(found, out, params)
+    return _write(found, out, params, _table4(studies, found) if studies else None)
+
+
+def _table4(paths: Sequence[Path], results: Results) -> Table:
+    """Of studies of the runs in ``results``."""
+    from vhcr.human_evaluation.study import Study
+    from vhcr.human_evaluation.table import as_table
+    from vhcr.human_evaluation.table import compare as pooled
+
+    studies = [Study(path) for path in paths]
+    shown = {(run.system, run.seed) for run in results.runs}
+    for study in studies:
+        settings = study.settings
+        asked = {(settings.system, settings.system_seed), (settings.opponent, settings.opponent_seed)}
+        other = asked if settings.corpus != results.corpus else asked - shown
+        if other:
+            told = " and ".join(f"{settings.corpus}/{system}/{seed}" for system, seed in sorted(other))
+            raise StudyError(f"{study.path}: of {told}, not on this page")
+        if settings.provenance.get("data_hash") != results.manifest.get("data_hash"):
+            raise StudyError(f"{study.path}: of runs on other data than those of this page")
+    table = as_table(pooled(studies))
+    if table is None:
+        raise StudyError(f"{', '.join(map(str, paths))}: nobody has voted yet")
+    return table
 
 
 def from_published(path: Path, out: Path, params: Params | None = None) -> list[Path]:
@@ -82,7 +111,7 @@ def from_published(path: Path, out: Path, params: Params | None = None) -> list[
     return [_write(found, folder, params) for found, folder in zip(sets, folders, strict=True)]
 
 
-def _write(results: Results, out: Path, params: Params | None) -> Path:
+def _write(results: Results, out: Path, params: Params | None, table4: Table | None = None) -> Path:
     """The page; intervals by the protocol that the runs recorded."""
     from vhcr.report.page import assemble
     from vhcr.report.paper import paper_corpus
@@ -96,6 +125,9 @@ def _write(results: Results, out: Path, params: Params | None) -> Path:
     report = assemble(
         results, num_samples=evaluation.get("bootstrap_samples", 1000), seed=evaluation.get("seed", 0)
     )
+    if table4 is not None:
+        after = sum(table.id in ("table1", "table2", "table3") for table in report.tables)
+        report = replace(report, tables=[*report.tables[:after], table4, *report.tables[after:]])
     page = write(report, out, commit=code_version().commit)
     log.info("%s: %d runs of %d systems", page, len(results.runs), len(results.systems))
     return page
