@@ -234,8 +234,9 @@ def fit(
             progress = meter.progress(position.step, int(total_steps), position.epoch, totals)
             for observer in observers:
                 observer.progress(progress)
-            if params.validate_every_steps and position.step % params.validate_every_steps == 0:
-                check()
+            ends = position.batch_in_epoch == steps_per_epoch or position.step == total_steps
+            if params.validate_every_steps and position.step % params.validate_every_steps == 0 and not ends:
+                check()  # at the end of an epoch it is done in any case
             if workers.any(should_stop()):
                 checkpoint()
                 workers.wait()  # torchrun ends the others as soon as one has ended
@@ -245,8 +246,7 @@ def fit(
         if position.window.num_words:
             record("train", position.window)
             position.window = Totals()
-        if not (position.rows and position.rows[-1]["split"] == "validation"):
-            check()
+        check()
         gained = position.best_step > position.epoch * steps_per_epoch
         position.epochs_without_gain = 0 if gained else position.epochs_without_gain + 1
         position.epoch += 1
