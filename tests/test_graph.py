@@ -211,7 +211,7 @@ def test_artifacts_are_runs_of_this_project() -> None:
 @pytest.mark.parametrize(
     ("change", "before", "after"),
     [
-        ("++corpora.toy.training.num_epochs=3", ["      num_epochs: 20"], ["      num_epochs: 3"]),
+        ("++corpora.toy.training.num_epochs=3", ["      num_epochs: 6"], ["      num_epochs: 3"]),
         ("defaults.model.z_conv_size=7", ["    z_conv_size: 100"], ["    z_conv_size: 7"]),
         ("active.seeds=[0,1]", [], ["  - 1"]),
     ],

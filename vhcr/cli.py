@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -342,7 +343,12 @@ def report(
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     params = Params.load() if Path("params.yaml").is_file() else None
     if runs:
-        typer.echo(stage.compare(names, out or place("chosen"), params, studies or ()))
+        votes = None
+        if studies:
+            from vhcr.human_evaluation.table import of_runs
+
+            votes = partial(of_runs, studies)
+        typer.echo(stage.compare(names, out or place("chosen"), params, votes))
         return
     if studies:
         raise ParameterError("--study: goes with --runs, since votes are of certain runs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.report.results_tree import DATA_HASH, SYSTEMS, write_run, write_tree
 from vhcr import cli, layout
 from vhcr.errors import CheckpointError, DataError, StudyError
 from vhcr.human_evaluation.study import Imported
+from vhcr.human_evaluation.table import of_runs
 from vhcr.params import Params
 from vhcr.report import chosen
 from vhcr.report.results import Results
@@ -176,11 +178,11 @@ def test_votes_of_a_study_become_table_4(
     provenance = {"data_hash": DATA_HASH, "protocol": {}}
     study = make_study(tmp_path / "elsewhere", paper_systems={}, provenance=provenance)
     with pytest.raises(StudyError, match="nobody has voted yet"):
-        compare(["toy/vhcr-ud/0", "toy/hred/0"], Path("reports/mine"), PARAMS, [study.path])
+        compare(["toy/vhcr-ud/0", "toy/hred/0"], Path("reports/mine"), PARAMS, partial(of_runs, [study.path]))
     votes = [Imported(item.item, "ann", "tie", f"a{n}", "") for n, item in enumerate(study.items())]
     study.record(votes, "mturk")
     with pytest.raises(StudyError, match=r"of toy/hred/0, not on this page"):
-        compare([VHCR], Path("reports/mine"), PARAMS, [study.path])
+        compare([VHCR], Path("reports/mine"), PARAMS, partial(of_runs, [study.path]))
     with pytest.raises(SystemExit) as ended:
         cli.main(["report", "--runs", "toy/vhcr-ud/0", "toy/hred/0", "--study", str(study.path)])
     assert ended.value.code == 0
@@ -195,7 +197,7 @@ def test_votes_of_a_study_become_table_4(
 
     other = make_study(tmp_path / "other", provenance={**provenance, "data_hash": "0" * 64})
     with pytest.raises(StudyError, match="on other data"):
-        compare(["toy/vhcr-ud/0", "toy/hred/0"], Path("reports/mine"), PARAMS, [other.path])
+        compare(["toy/vhcr-ud/0", "toy/hred/0"], Path("reports/mine"), PARAMS, partial(of_runs, [other.path]))
     with pytest.raises(SystemExit):
         cli.main(["report", "toy", "--study", str(study.path)])
     assert "--study: goes with --runs" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from vhcr.errors import StudyError
@@ -13,6 +14,7 @@ from vhcr.evaluation.statistics import Interval
 from vhcr.human_evaluation.preference import LEVEL, NUM_SAMPLES, OUTCOMES, SEED, Preference, Share, preference
 from vhcr.human_evaluation.study import Outcome, Study
 from vhcr.report.paper import PaperFigures
+from vhcr.report.results import Results
 from vhcr.report.systems import label, system_order
 from vhcr.report.tables import NOTHING, Cell, Column, Row, Table, latex
 
@@ -146,6 +148,29 @@ def as_table(rows: Sequence[Comparison]) -> Table | None:
         "points, with intervals drawing contexts, then raters too. "
     )
     return Table("table4", "Table 4: human evaluation", caption + " ".join(told), columns, lines)
+
+
+def of_runs(paths: Sequence[Path], results: Results) -> Table:
+    """Table 4 from the studies in ``paths``, for a page that shows ``results``.
+
+    Raises:
+        StudyError: a study is damaged, has no votes, or is of runs that are not on the page.
+    """
+    studies = [Study(path) for path in paths]
+    shown = {(run.system, run.seed) for run in results.runs}
+    for study in studies:
+        settings = study.settings
+        asked = {(settings.system, settings.system_seed), (settings.opponent, settings.opponent_seed)}
+        other = asked if settings.corpus != results.corpus else asked - shown
+        if other:
+            told = " and ".join(f"{settings.corpus}/{system}/{seed}" for system, seed in sorted(other))
+            raise StudyError(f"{study.path}: of {told}, not on this page")
+        if settings.provenance.get("data_hash") != results.manifest.get("data_hash"):
+            raise StudyError(f"{study.path}: of runs on other data than those of this page")
+    table = as_table(compare(studies))
+    if table is None:
+        raise StudyError(f"{', '.join(map(str, paths))}: nobody has voted yet")
+    return table
 
 
 def as_latex(rows: Sequence[Comparison]) -> str:

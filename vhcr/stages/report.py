@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vhcr import layout
-from vhcr.errors import DataError, StudyError
+from vhcr.errors import DataError
 from vhcr.params import Params
 from vhcr.provenance import code_version
 from vhcr.stages.common import stage_main
@@ -50,16 +50,18 @@ def run(params: Params, *, corpus: str) -> None:
 
 
 def compare(
-    references: Sequence[str], out: Path, params: Params | None = None, studies: Sequence[Path] = ()
+    references: Sequence[str],
+    out: Path,
+    params: Params | None = None,
+    votes: Callable[[Results], Table] | None = None,
 ) -> Path:
     """One page over chosen runs, named as ``resolve_results`` takes them; returns its path.
 
-    ``studies`` are the files of human evaluations of these runs, which become its Table 4.
+    ``votes`` makes Table 4 for the runs that are shown, which human evaluations lie outside of.
 
     Raises:
         CheckpointError: there is no such run.
         DataError: a run was not evaluated, or the runs do not compare.
-        StudyError: a study is damaged, has no votes, or is of runs that are not on the page.
     """
     from vhcr.report import chosen
     from vhcr.tokenisation.tokeniser import detokenise
@@ -70,30 +72,7 @@ def compare(
         for name, trained, evaluated in resolve_results(reference)
     ]
     found = chosen.load(places, readable=lambda text: detokenise(text.split()))
-    return _write(found, out, params, _table4(studies, found) if studies else None)
-
-
-def _table4(paths: Sequence[Path], results: Results) -> Table:
-    """Of studies of the runs in ``results``."""
-    from vhcr.human_evaluation.study import Study
-    from vhcr.human_evaluation.table import as_table
-    from vhcr.human_evaluation.table import compare as pooled
-
-    studies = [Study(path) for path in paths]
-    shown = {(run.system, run.seed) for run in results.runs}
-    for study in studies:
-        settings = study.settings
-        asked = {(settings.system, settings.system_seed), (settings.opponent, settings.opponent_seed)}
-        other = asked if settings.corpus != results.corpus else asked - shown
-        if other:
-            told = " and ".join(f"{settings.corpus}/{system}/{seed}" for system, seed in sorted(other))
-            raise StudyError(f"{study.path}: of {told}, not on this page")
-        if settings.provenance.get("data_hash") != results.manifest.get("data_hash"):
-            raise StudyError(f"{study.path}: of runs on other data than those of this page")
-    table = as_table(pooled(studies))
-    if table is None:
-        raise StudyError(f"{', '.join(map(str, paths))}: nobody has voted yet")
-    return table
+    return _write(found, out, params, votes(found) if votes else None)
 
 
 def from_published(path: Path, out: Path, params: Params | None = None) -> list[Path]:
