@@ -18,6 +18,7 @@ PARTS = (
     "precision",
     "memory",
     "length",
+    "processes",
     "importance",
     "decoding",
     "pipeline",
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
 
     import torch
 
-    from benchmarks import around, inference, limit, scale, training
+    from benchmarks import around, inference, limit, processes, scale, training
     from benchmarks.contestants import Setting
     from benchmarks.data import conversations
     from vhcr.batch import Conversations
@@ -83,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         "precision": lambda: training.precision(preset, repeats, clock, arguments.warm_up),
         "memory": lambda: training.memory(preset),
         "length": lambda: training.length(preset, repeats, clock, arguments.out),
+        "processes": lambda: processes.processes(preset, repeats),
         "importance": lambda: inference.importance(*tested(preset), max(1, repeats // 2), clock),
         "decoding": lambda: inference.decoding(*tested(preset), max(1, repeats // 2), clock),
         "pipeline": around.pipeline,

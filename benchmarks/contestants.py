@@ -11,7 +11,8 @@ from benchmarks.baseline import Baseline, PaddedBatch
 from vhcr.batch import Batch, Conversations
 from vhcr.models import VHCR, build
 from vhcr.params import GenerationParams, ModelParams, Params, SystemParams, TrainingParams
-from vhcr.training.loop import adam, train_step
+from vhcr.training.loop import ALONE, adam, train_step
+from vhcr.training.parallel import Workers
 from vhcr.training.state import TrainState
 
 SYSTEM = "vhcr-ud"
@@ -79,9 +80,10 @@ class Chosen:
         first = number * self._size % (len(self._data) - self._size + 1)
         return [int(index) for index in self._order[first : first + self._size]]
 
-    def packed(self, number: int) -> Batch:
-        """As our models take them."""
-        return self._data.batch(self.indices(number)).to(self._device)
+    def packed(self, number: int, workers: Workers = ALONE) -> Batch:
+        """As our models take them; of several workers, the share of this one."""
+        share = workers.share(np.array(self.indices(number)))
+        return self._data.batch(share).to(self._device)
 
     def padded(self, number: int) -> PaddedBatch:
         """As the baseline takes them."""
@@ -92,19 +94,25 @@ class Fast:
     """Our training step, packing of the batch included."""
 
     def __init__(
-        self, setting: Setting, chosen: Chosen, device: str = "cpu", precision: str = "float32"
+        self,
+        setting: Setting,
+        chosen: Chosen,
+        device: str = "cpu",
+        precision: str = "float32",
+        workers: Workers = ALONE,
     ) -> None:
         self._params = TrainingParams.model_validate(
             {**setting.training.model_dump(), "precision": precision}
         )
-        self.chosen = chosen
+        self.chosen, self._workers = chosen, workers
         model = setting.model(device)
         self._state = TrainState(model, adam(model, self._params), "benchmark")
 
     def __call__(self, number: int) -> float:
         """One step on batch ``number``, the KL weight at its end value; its loss in nats per word."""
         self._state.position.step = self._params.kl_annealing_steps + number
-        totals = train_step(self._state, self.chosen.packed(number), self._params, seed=0)
+        batch = self.chosen.packed(number, self._workers)
+        totals = train_step(self._state, batch, self._params, seed=0, workers=self._workers)
         return totals.loss / totals.num_words
 
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import __main__ as command
 from benchmarks import data as data_module
-from benchmarks import gpu, limit, scale, training
+from benchmarks import gpu, limit, processes, scale, training
 from benchmarks.baseline import Baseline, PaddedBatch
 from benchmarks.contestants import Chosen, Setting
 from benchmarks.limit import model_flops
@@ -261,3 +261,11 @@ def test_the_gpus_script_says_when_there_is_no_gpu(
     with pytest.raises(SystemExit):
         gpu.main(["--out", str(tmp_path)])
     assert "no usable GPU; --device cpu --tiny" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_share_a_step_and_one_of_them_tells_the_rate() -> None:
+    part = processes.processes("toy", repeats=1, steps=1)
+    assert [figure.value > 0 for figure in part.figures] == [True] * 3
+    assert part.figures[0].ratio == 1.0
+    assert part.settings["cores"] == len(os.sched_getaffinity(0))
