@@ -24,6 +24,7 @@ SYSTEM_LABELS = {
 OTHER_LABELS = {
     "vhcr-ud-release": "VHCR + u.d, release",
     "vhcr-ud-bow": "VHCR + u.d + bow",
+    "vhcr-ud-fb3": "VHCR + u.d + free bits of 3",
     **{
         f"{system}-{remedy}": f"{name}{text}"
         for system, name in (("vhred", "VHRED"), ("vhcr-ud", "VHCR + u.d"))
