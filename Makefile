@@ -21,6 +21,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
+export VHCR_MLFLOW_PAGES ?= http://$(HOST):$(MLFLOW_PORT)
 
 .PHONY: help install run test test-slow test-all e2e lint format mlflow prefect deploy worker bench table clean clean-all
 

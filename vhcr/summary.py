@@ -78,7 +78,8 @@ def _where(folders: Iterable[Path]) -> Iterable[str]:
     if uri.startswith(("http://", "https://")):
         yield f"MLflow:  {uri.rpartition('@')[2] if '@' in uri else uri}"
     else:
-        yield "MLflow:  make mlflow, then open http://127.0.0.1:5000/#/experiments"
+        pages = os.environ.get("VHCR_MLFLOW_PAGES") or "http://127.0.0.1:5000"
+        yield f"MLflow:  make mlflow, then open {pages}/#/experiments"
 
 
 def publish(

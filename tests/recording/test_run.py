@@ -323,6 +323,9 @@ def test_an_imported_run_has_its_files_and_keeps_the_time_it_ended(corpus: str, 
 def test_links_and_messages_show_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ann:s@cret@mlflow.example.org/base/")
     assert recording.pages_url() == "https://mlflow.example.org/base"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:secret@db:5432/mlflow")
+    monkeypatch.setenv("VHCR_MLFLOW_PAGES", "http://localhost:5001/")
+    assert recording.run_url("1", "2").startswith("http://localhost:5001/#/experiments/1/runs/2")
     assert store.without_password("postgresql://ann:secret@db:5432/mlflow") == "postgresql://db:5432/mlflow"
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DATABASE = "mlflow.db"  # in the project root, unless MLFLOW_TRACKING_URI names another store
-DEFAULT_PAGES = "http://127.0.0.1:5000"  # where `make mlflow` shows them
+DEFAULT_PAGES = "http://127.0.0.1:5000"  # where `make mlflow` shows them, unless VHCR_MLFLOW_PAGES says where
 
 
 class RecordingError(VhcrError):
@@ -183,7 +183,9 @@ def _artifacts(name: str) -> str | None:
 def pages_url() -> str:
     """Where MLflow's pages are: the tracking server itself, or the address `make mlflow` uses."""
     uri = tracking_uri()
-    return without_password(uri).rstrip("/") if uri.startswith(("http://", "https://")) else DEFAULT_PAGES
+    if not uri.startswith(("http://", "https://")):
+        uri = os.environ.get("VHCR_MLFLOW_PAGES") or DEFAULT_PAGES
+    return without_password(uri).rstrip("/")
 
 
 def experiment_url(experiment_id: str) -> str:
