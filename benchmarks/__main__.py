@@ -23,6 +23,7 @@ PARTS = (
     "decoding",
     "pipeline",
     "scale",
+    "million",
     "startup",
 )
 
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
 
     import torch
 
-    from benchmarks import around, inference, limit, processes, scale, training
+    from benchmarks import around, inference, limit, million, processes, scale, training
     from benchmarks.contestants import Setting
     from benchmarks.data import conversations
     from vhcr.batch import Conversations
@@ -89,6 +90,7 @@ def main(argv: list[str] | None = None) -> None:
         "decoding": lambda: inference.decoding(*tested(preset), max(1, repeats // 2), clock),
         "pipeline": around.pipeline,
         "scale": scale.scale,
+        "million": million.million,
         "startup": lambda: around.startup(repeats),
     }
 
