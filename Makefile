@@ -58,7 +58,7 @@ run: $(STAMP)  ## run the whole pipeline (dvc repro), then show its table
 table: $(STAMP)  ## show the table of every report there is, and where to look further
 	@python -m vhcr.summary
 
-test: $(STAMP)  ## the quick tests, at most two minutes
+test: $(STAMP)  ## the quick tests, three to four minutes on two cores
 	@python -m pytest -q $(ARGS)
 
 test-slow: $(STAMP)  ## the tests that take longer
