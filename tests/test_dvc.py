@@ -263,6 +263,21 @@ def test_experiments_in_a_queue_are_compared_and_applied(project: Path) -> None:
     } - {layout.trained("toy", "vhcr-ud", 0).as_posix() + "/vocabulary.txt"}
 
 
+@pytest.mark.slow
+def test_an_experiment_in_a_copy_leaves_the_workspace_as_it_is(project: Path) -> None:
+    before, params = outputs(project), (project / "params.yaml").read_text()
+    faster = "++corpora.toy.training.learning_rate=0.01"
+    dvc(project, "exp", "run", "--temp", "--name", "aside", "-S", faster, "train@toy-hred-0")
+    assert outputs(project) == before
+    assert (project / "params.yaml").read_text() == params
+    (shown,) = json.loads(dvc(project, "exp", "show", "--json").stdout)[1:]
+    assert [exp["name"] for exp in shown["experiments"]] == ["aside"]
+    dvc(project, "exp", "apply", "aside")
+    changed = {path for path, digest in outputs(project).items() if digest != before[path]}
+    assert changed
+    assert all(layout.trained("toy", "hred", 0).as_posix() in path for path in changed)
+
+
 def mlflow_runs(folder: Path) -> list[Any]:
     from mlflow import MlflowClient
 
