@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
         "decoding": lambda: inference.decoding(*tested(preset), max(1, repeats // 2), clock),
         "pipeline": around.pipeline,
         "scale": scale.scale,
-        "million": million.million,
+        "million": lambda: million.million(preset, repeats, clock),
         "startup": lambda: around.startup(repeats),
     }
 

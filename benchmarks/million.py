@@ -1,4 +1,4 @@
-"""The part ``million``: tokenising and validating a corpus of a million dialogs, its time and its memory.
+"""The part ``million``: tokenising, validating and training on a million dialogs; time and memory.
 
 Dialogs of the Ubuntu sample are drawn with replacement and read as anybody's own JSON Lines, tokenised as the
 preset ``ubuntu`` does.
@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from benchmarks.data import SCRATCH
-from benchmarks.measure import Part
+from benchmarks.contestants import Chosen, Fast, Setting
+from benchmarks.data import SCRATCH, conversations
+from benchmarks.measure import Clock, Part, alternate
+from benchmarks.peak import measure
 from vhcr import corpora, layout
+from vhcr.batch import Conversations
 from vhcr.corpora.skipped import Skipped
 from vhcr.params import Params
 
@@ -27,8 +28,8 @@ SAMPLE, OWN = "ubuntu", "own"
 FOLDER = SCRATCH / "million"
 
 
-def million(count: int = 1_000_000) -> Part:
-    """Wall seconds and peak memory of each stage up to validation."""
+def million(preset: str, repeats: int, clock: Clock, count: int = 1_000_000) -> Part:
+    """Wall seconds and peak memory of each stage up to validation; then training steps beside Cornell's."""
     part = Part("million", {"conversations": count, "clock": "wall", "cores": len(os.sched_getaffinity(0))})
     sources = os.environ.get("VHCR_SOURCES")
     if not sources:
@@ -48,8 +49,34 @@ def million(count: int = 1_000_000) -> Part:
     part.add("until validated", total, "s", target="≤ 900")
     manifest = layout.read_json(FOLDER / layout.tokenised(OWN) / "manifest.json")
     part.settings["splits"] = manifest["splits"]
+    _train(part, preset, repeats, clock)
     shutil.rmtree(FOLDER)
     return part
+
+
+def _train(part: Part, preset: str, repeats: int, clock: Clock) -> None:
+    """Training steps on both corpora in turn, by networks of one size."""
+    setting = Setting.of(preset)
+    many = Conversations.load(FOLDER / layout.tokenised(OWN) / "token_ids" / "train.parquet")
+    chosen = {
+        "million": Chosen(many, setting.batch_conversations),
+        "cornell": Chosen(conversations("train", setting.vocabulary_size)[0], setting.batch_conversations),
+    }
+    seconds = alternate({name: Fast(setting, batches) for name, batches in chosen.items()}, repeats, clock)
+    rates = {}
+    for name, batches in chosen.items():
+        words = [len(batches.packed(number).token_ids) for number in range(1, repeats + 1)]
+        rates[name] = float(np.median(words)) / seconds[name]
+    part.settings["training"] = {"preset": preset, "repeats": repeats, "clock": clock.kind}
+    part.add(
+        "training, target words",
+        rates["million"],
+        "words/s",
+        baseline=rates["cornell"],
+        ratio=rates["million"] / rates["cornell"],
+        target="≥ 0.95",
+        note="baseline: Cornell",
+    )
 
 
 def _resample(count: int) -> str:
@@ -73,16 +100,6 @@ def _resample(count: int) -> str:
 
 
 def _stage(name: str, corpus: str, **environment: str) -> tuple[float, float]:
-    """Wall seconds, and peak memory in GB of the largest process that it started."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"vhcr.stages.{name}", "--corpus", corpus],
-        cwd=FOLDER,
-        env={**os.environ, "PYTHONPATH": str(Path().resolve()), **environment},
-        stdout=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise RuntimeError(f"stage {name} of {corpus} ended with {process.returncode}")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9
+    """Wall seconds and peak memory in GB of a stage."""
+    command = [sys.executable, "-m", f"vhcr.stages.{name}", "--corpus", corpus]
+    return measure(command, FOLDER, environment)

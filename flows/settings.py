@@ -34,6 +34,7 @@ from vhcr.params import (
 Target = Annotated[str, Field(pattern=r"^[a-z]+(@[a-z0-9._-]+)?$")]
 Minutes = Annotated[float, Field(gt=0, le=60 * 24 * 14)]
 Wait = Annotated[float, Field(ge=0, le=60 * 24 * 14)]
+DEVICE: Final = "VHCR_DEVICE"  # where it is set, trainings that name no device run on this one
 MAX_MEMBERS = 200  # of a comparison; more are a slip of the finger
 KEPT: Final = "as in params.yaml"  # what a list of choices offers first; a number is left empty instead
 
@@ -245,6 +246,20 @@ class TrainSettings(Settings):
     generation: GenerationDials = Field(default_factory=GenerationDials)  # type: ignore[valid-type]
     limits: Limits = Limits()
 
+    def on(self, device: str) -> Self:
+        """The same on ``device``, unless they name one themselves.
+
+        Raises:
+            ParameterError: there is no such device.
+        """
+        known = get_args(TrainingParams.model_fields["device"].annotation)
+        if device not in known:
+            raise ParameterError(f"{DEVICE}: no device {device!r}; known: {', '.join(known)}")
+        training: BaseModel = self.training
+        if "device" in chosen(training):
+            return self
+        return self.model_copy(update={"training": training.model_copy(update={"device": device})})
+
 
 class Variant(Settings):
     """Settings under a name of their own; each system is trained with them."""
@@ -306,10 +321,9 @@ class CompareSettings(Settings):
                 own: dict[str, Any] = {"training": TrainingDials()}
                 if variant is not None:
                     own = {name: getattr(variant, name) for name in ("training", "model", "system_dials")}
-                if self.run_on == "gpu" and own["training"].device == KEPT:
-                    # As train-gpu has it: a worker without a GPU says so, rather than taking a week.
-                    own["training"] = own["training"].model_copy(update={"device": "cuda"})
                 name = system if variant is None else f"{system}.{variant.name}"
                 for seed in self.seeds:
-                    found[name, seed] = TrainSettings(system=system, seed=seed, **shared, **own)
+                    member = TrainSettings(system=system, seed=seed, **shared, **own)
+                    # As train-gpu has it: a worker without a GPU says so, rather than taking a week.
+                    found[name, seed] = member.on("cuda") if self.run_on == "gpu" else member
         return found

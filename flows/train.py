@@ -9,6 +9,7 @@ the same settings goes on from the last checkpoint, in the same MLflow run.
 import argparse
 import contextlib
 import json
+import os
 import re
 import sys
 import time
@@ -32,7 +33,7 @@ from prefect.runtime import flow_run
 
 from flows import rooms, running
 from flows.rooms import Room
-from flows.settings import Limits, TrainSettings
+from flows.settings import DEVICE, Limits, TrainSettings
 from flows.tether import follow_worker
 from vhcr import layout
 from vhcr.errors import VhcrError
@@ -68,6 +69,8 @@ def train(settings: TrainSettings = DEFAULT_SETTINGS) -> dict[str, Any]:
     """One run in a folder of its own; returns where it lies and its numbers."""
     follow_worker()
     logger = get_run_logger()
+    if device := os.environ.get(DEVICE):
+        settings = settings.on(device)
     room = rooms.of(settings)
     logger.info("working in %s", room.folder)
     wait = settings.limits.wait_minutes * 60

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ import pytest
 import vl_convert
 import yaml
 
-from tests.processes import wait_for
+from tests.processes import free_port, serving, wait_for
 from tests.stages.project import SMALL
 from vhcr import layout
 from vhcr.recording import store
@@ -180,6 +181,36 @@ def test_a_colleague_gets_every_result_without_computing_any(made: Path, clone: 
     dvc(tmp_path, "artifacts", "get", str(made), "toy-vhcr-ud", "--out", "speaker")
     fetched = TrainedRun.load(tmp_path / "speaker")
     assert fetched.info == json.loads((made / layout.trained("toy", "vhcr-ud", 0) / "run.json").read_text())
+
+
+@pytest.mark.slow
+def test_results_travel_by_a_bucket_and_its_keys_stay_at_home(project: Path, tmp_path: Path) -> None:
+    """An S3-like store: moto's server, which keeps a bucket in memory."""
+    url = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", url.rpartition(":")[2]]
+    with serving(command, f"{url}/moto-api/", tmp_path / "moto.log"):
+        asked = urllib.request.Request(f"{url}/results", method="PUT")  # makes the bucket
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            assert answer.status == 200
+        dvc(project, "remote", "add", "--default", "bucket", "s3://results/vhcr")
+        dvc(project, "remote", "modify", "bucket", "endpointurl", url)
+        keys(project)
+        dvc(project, "push")
+        run(project, "git", "commit", "-q", "--all", "--message", "A bucket for results")
+        tracked = run(project, "git", "ls-files", "-z").stdout.split("\0")
+        assert not any("SECRET" in (project / name).read_text() for name in tracked if name)
+
+        run(tmp_path, "git", "clone", "-q", str(project), "colleague")
+        keys(tmp_path / "colleague")
+        dvc(tmp_path / "colleague", "pull")
+    assert "Data and pipelines are up to date." in dvc(tmp_path / "colleague", "repro").stdout
+    assert outputs(tmp_path / "colleague") == outputs(project)
+
+
+def keys(folder: Path) -> None:
+    """What each person has, in .dvc/config.local."""
+    for name in ("access_key_id", "secret_access_key"):
+        dvc(folder, "remote", "modify", "--local", "bucket", name, "SECRET")
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def test_of_two_pipelines_one_runs_and_it_says_who_holds_the_project(house: Hous
                 120,
             )
             second = house.start("pipeline/pipeline", settings=wanted)
-            wait_for(lambda: house.state(second) == "AwaitingConcurrencySlot", 60)
+            wait_for(lambda: house.state(second) == "AwaitingConcurrencySlot", 120)
             assert house.state(first) == "Running"
         house.reach(first, "Completed")
         house.reach(second, "Completed")

@@ -207,6 +207,24 @@ def test_what_does_not_fit_the_form_never_becomes_a_run(house: House) -> None:
     assert count() == before
 
 
+def test_a_device_for_settings_that_name_none() -> None:
+    asked = settings(training={"num_epochs": 3})
+    assert chosen(asked.on("cuda").training) == {"num_epochs": 3, "device": "cuda"}
+    named = settings(training={"device": "cpu"})
+    assert named.on("cuda") is named
+    with pytest.raises(ParameterError, match=r"VHCR_DEVICE: no device 'tpu'; known: auto, cpu, cuda"):
+        asked.on("tpu")
+
+
+@slow
+def test_on_the_gpu_pool_settings_without_a_device_do_not_fall_back_to_a_processor(house: House) -> None:
+    """What a request names replaces all of the deployment's settings, its device among them."""
+    with house.worker("gpu", CUDA_VISIBLE_DEVICES=""):
+        run = house.start("train/train-gpu", settings={"system": "hred", "training": {"max_steps": 24}})
+        house.reach(run, "Failed")
+        wait_for(lambda: "this machine has no usable GPU" in house.log(run), 60, "for the flow's last lines")
+
+
 @pytest.fixture(scope="module")
 def whole(house: House) -> str:
     """The curves, in full precision, of an undisturbed training with the LONG settings."""

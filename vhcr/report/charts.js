@@ -40,7 +40,8 @@
   };
   const shown = (value, step) => {
     if (Math.abs(value) >= 10000) return `${+(value / 1000).toFixed(1)}k`;
-    const digits = step ? Math.max(0, Math.min(5, -Math.floor(Math.log10(step) + 1e-9) + (/^25/.test(String(step).replace(/[0.]/g, "")) ? 1 : 0))) : 0;
+    const [first, power] = step ? step.toExponential(1).split("e") : ["", "0"];  // 2.5 needs a digit more than 2
+    const digits = Math.max(0, Math.min(5, -power + (first === "2.5" ? 1 : 0)));
     return value.toFixed(digits).replace("-", "−");
   };
   const exact = (value) => {
@@ -157,31 +158,37 @@
     if (!spots.length) return empty();
     const rules = (panel.rules || []).filter(visible);
     const [sx, sy] = frame(extent(spots.map((s) => s.x), Math.min(...spots.map((s) => s.x)) >= 0, 0.1), extent([...spots, ...rules].map((s) => s.y), false, 0.12), false);
-    const placed = [];
+    const placed = spots.map((spot) => ({ x: sx(spot.x) - 4, y: sy(spot.y) - 4, w: 8, h: 8 }));
+    const hits = (a, b) => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
+    const free = (box) => box.x >= area.left && box.x + box.w <= area.right && box.y >= area.top - 8 && box.y + box.h <= area.bottom && !placed.some((other) => hits(box, other));
+    const name = (text, box, anchor) => {
+      placed.push(box);
+      element(svg, "text", { class: "name", x: box.x + box.w * { start: 0, middle: 0.5, end: 1 }[anchor], y: box.y + 11, "text-anchor": anchor }, text);
+    };
     for (const rule of rules) {
       const y = sy(rule.y);
       element(svg, "line", { class: "rule", x1: area.left, x2: area.right, y1: y, y2: y, style: `stroke:${colour(rule.system)}`, "data-system": rule.system });
-      element(svg, "text", { class: "name", x: area.right, y: y - 5, "text-anchor": "end" }, rule.name);
-      placed.push({ x: area.right - rule.name.length * 7, y: y - 18, w: rule.name.length * 7, h: 16 });
+      const w = rule.name.length * 7;
+      // At one end of the line, above or below it; where spots are everywhere, on them.
+      const places = [["end", -18], ["start", -18], ["end", 4], ["start", 4]].map(([anchor, by]) => ({ anchor, x: anchor === "end" ? area.right - w : area.left + 2, y: y + by, w, h: 14 }));
+      const place = places.find(free) || places[0];
+      name(rule.name, place, place.anchor);
     }
     for (const spot of spots) {
       element(svg, "circle", { cx: sx(spot.x), cy: sy(spot.y), r: 5, style: mark(spot.system), "data-system": spot.system });
     }
     const named = new Set();
-    const hits = (a, b) => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
     for (const spot of spots) {
       if (named.has(spot.system)) continue;
       const text = labels[spot.system].label;
       const [w, x, y] = [text.length * 7.2, sx(spot.x), sy(spot.y)];
       // Beside the spot, else above or below it, where it covers neither a spot nor another name.
       const place = [["start", x + 9, y - 7], ["end", x - 9, y - 7], ["middle", x, y - 23], ["middle", x, y + 9], ["start", x + 6, y - 21], ["start", x + 6, y + 8]]
-        .map(([anchor, at0, top]) => ({ anchor, at0, x: at0 - w * { start: 0, middle: 0.5, end: 1 }[anchor], y: top, w, h: 14 }))
-        .find((b) => b.x >= area.left && b.x + w <= area.right && b.y >= area.top - 8 && b.y + 14 <= area.bottom
-          && ![...placed, ...spots.map((o) => ({ x: sx(o.x) - 4, y: sy(o.y) - 4, w: 8, h: 8 }))].some((o) => hits(b, o)));
+        .map(([anchor, at0, top]) => ({ anchor, x: at0 - w * { start: 0, middle: 0.5, end: 1 }[anchor], y: top, w, h: 14 }))
+        .find(free);
       if (!place) continue;
       named.add(spot.system);
-      placed.push(place);
-      element(svg, "text", { class: "name", x: place.at0, y: place.y + 11, "text-anchor": place.anchor }, text);
+      name(text, place, place.anchor);
     }
     return interact(svg, spots.map((_, i) => i), (i) => sx(spots[i].x), (i) => sy(spots[i].y), (i) => {
       if (i === null) return null;
