@@ -58,8 +58,8 @@ run: $(STAMP)  ## run the whole pipeline (dvc repro), then show its table
 table: $(STAMP)  ## show the table of every report there is, and where to look further
 	@python -m vhcr.summary
 
-test: $(STAMP)  ## the quick tests, three to four minutes on two cores
-	@python -m pytest -q $(ARGS)
+test: $(STAMP)  ## the quick tests, two minutes on two cores
+	@OMP_NUM_THREADS=1 python -m pytest -q -n logical --maxprocesses 8 $(ARGS)
 
 test-slow: $(STAMP)  ## the tests that take longer
 	@python -m pytest -q -m 'slow and not e2e' $(ARGS)

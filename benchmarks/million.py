@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from vhcr.corpora.skipped import Skipped
 from vhcr.params import Params
 
 SAMPLE, OWN = "ubuntu", "own"
+BATCHES = 4  # in a round of training steps
 FOLDER = SCRATCH / "million"
 
 
@@ -62,12 +64,23 @@ def _train(part: Part, preset: str, repeats: int, clock: Clock) -> None:
         "million": Chosen(many, setting.batch_conversations),
         "cornell": Chosen(conversations("train", setting.vocabulary_size)[0], setting.batch_conversations),
     }
-    seconds = alternate({name: Fast(setting, batches) for name, batches in chosen.items()}, repeats, clock)
-    rates = {}
-    for name, batches in chosen.items():
-        words = [len(batches.packed(number).token_ids) for number in range(1, repeats + 1)]
-        rates[name] = float(np.median(words)) / seconds[name]
-    part.settings["training"] = {"preset": preset, "repeats": repeats, "clock": clock.kind}
+    steps = {name: Fast(setting, batches) for name, batches in chosen.items()}
+
+    def several(name: str) -> Callable[[int], None]:
+        def run(_round: int) -> None:  # the same batches in every round: medians are of the same words
+            for number in range(BATCHES):
+                steps[name](number)
+
+        return run
+
+    seconds = alternate({name: several(name) for name in chosen}, repeats, clock)
+    words = {
+        name: sum(len(batches.packed(number).token_ids) for number in range(BATCHES))
+        for name, batches in chosen.items()
+    }
+    rates = {name: words[name] / seconds[name] for name in chosen}
+    about = {"preset": preset, "repeats": repeats, "batches": BATCHES, "clock": clock.kind}
+    part.settings["training"] = about
     part.add(
         "training, target words",
         rates["million"],

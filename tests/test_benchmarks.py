@@ -21,6 +21,7 @@ from benchmarks.baseline import Baseline, PaddedBatch
 from benchmarks.contestants import Chosen, Setting
 from benchmarks.limit import model_flops
 from benchmarks.measure import Clock, alternate
+from benchmarks.peak import measure
 from tests.training import tiny
 from vhcr.batch import Conversations
 from vhcr.generation.respond import Responder
@@ -269,3 +270,15 @@ def test_processes_share_a_step_and_one_of_them_tells_the_rate() -> None:
     assert [figure.value > 0 for figure in part.figures] == [True] * 3
     assert part.figures[0].ratio == 1.0
     assert part.settings["cores"] == len(os.sched_getaffinity(0))
+
+
+def test_peak_memory_is_the_commands_own(tmp_path: Path) -> None:
+    """A child split off from a large process once counted as large itself."""
+    held = bytearray(400_000_000)
+    held[::4096] = b"x" * len(held[::4096])  # touched, so that it is there
+    small = [sys.executable, "-c", "pass"]
+    large = [sys.executable, "-c", "len(bytearray(b'x') * 300_000_000)"]
+    assert measure(small, tmp_path, {})[1] < 0.1
+    assert 0.3 < measure(large, tmp_path, {})[1] < 0.4
+    with pytest.raises(RuntimeError, match="ended with 3"):
+        measure([sys.executable, "-c", "raise SystemExit(3)"], tmp_path, {})

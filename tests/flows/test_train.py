@@ -163,6 +163,7 @@ def train_only(house: House, system: str, **training: int) -> None:
     path.write_text(yaml.safe_dump(values, sort_keys=False))
 
 
+@pytest.mark.slow
 def test_a_stage_ends_with_a_killed_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`kill -9` of dvc repro once left the training running for hours, unseen; now it leaves a checkpoint."""
     command = [sys.executable, "-m", "dvc", "repro", "train"]
