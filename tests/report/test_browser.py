@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -146,6 +149,38 @@ def test_frontier_stands_beside_the_exact_nll(page: Page) -> None:
     assert "HRED, exact" in tip
     page.locator("#figure-frontier .legend").get_by_role("button", name="HRED", exact=True).click()
     assert panel.locator("line.rule").count() == 0
+
+
+COVERED = """panel => {
+    const box = (element) => element.getBoundingClientRect();
+    const lines = [...panel.querySelectorAll("line.rule")].map(box);
+    const names = [...panel.querySelectorAll("text.name")];
+    const others = [...panel.querySelectorAll("circle")].map(box);
+    const hit = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+    return names.filter((name, i) =>
+        [...others, ...lines, ...names.slice(i + 1).map(box)].some((other) => hit(box(name), other))
+    ).map((name) => name.textContent);
+}"""
+
+
+def test_names_on_the_frontier_cover_nothing(browser: Browser, report: Report, tmp_path: Path) -> None:
+    """As on Cornell: the run with the largest KL lies on the line of HRED's exact NLL, at its end."""
+    text = write(report, tmp_path).read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', text)
+    assert found
+    drawn = json.loads(found[1])
+    (frontier,) = [figure for figure in drawn["figures"] if figure["id"] == "frontier"]
+    for panel in frontier["panels"]:
+        max(panel["spots"], key=lambda spot: spot["x"])["y"] = panel["rules"][0]["y"] * 1.0002
+    dense = tmp_path / "dense.html"
+    dense.write_text(text.replace(found[1], json.dumps(drawn)), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(dense.as_uri())
+    for number in (0, 1):
+        shown = page.locator("#figure-frontier .panel").nth(number)
+        assert shown.locator("text.name").count() > 2
+        assert shown.evaluate(COVERED) == []
+    page.close()
 
 
 def test_conversations_by_z_conv_unfold_and_hide(page: Page) -> None:

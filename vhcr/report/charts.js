@@ -158,7 +158,7 @@
     if (!spots.length) return empty();
     const rules = (panel.rules || []).filter(visible);
     const [sx, sy] = frame(extent(spots.map((s) => s.x), Math.min(...spots.map((s) => s.x)) >= 0, 0.1), extent([...spots, ...rules].map((s) => s.y), false, 0.12), false);
-    const placed = spots.map((spot) => ({ x: sx(spot.x) - 4, y: sy(spot.y) - 4, w: 8, h: 8 }));
+    const placed = spots.map((spot) => ({ x: sx(spot.x) - 6, y: sy(spot.y) - 6, w: 12, h: 12 }));
     const hits = (a, b) => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
     const free = (box) => box.x >= area.left && box.x + box.w <= area.right && box.y >= area.top - 8 && box.y + box.h <= area.bottom && !placed.some((other) => hits(box, other));
     const name = (text, box, anchor) => {
@@ -170,9 +170,10 @@
       element(svg, "line", { class: "rule", x1: area.left, x2: area.right, y1: y, y2: y, style: `stroke:${colour(rule.system)}`, "data-system": rule.system });
       const w = rule.name.length * 7;
       // At one end of the line, above or below it; where spots are everywhere, on them.
-      const places = [["end", -18], ["start", -18], ["end", 4], ["start", 4]].map(([anchor, by]) => ({ anchor, x: anchor === "end" ? area.right - w : area.left + 2, y: y + by, w, h: 14 }));
+      const places = [["end", -18], ["start", -18], ["end", 6], ["start", 6]].map(([anchor, by]) => ({ anchor, x: anchor === "end" ? area.right - w : area.left + 2, y: y + by, w, h: 14 }));
       const place = places.find(free) || places[0];
       name(rule.name, place, place.anchor);
+      placed.push({ x: area.left, y: y - 1, w: area.right - area.left, h: 2 });
     }
     for (const spot of spots) {
       element(svg, "circle", { cx: sx(spot.x), cy: sy(spot.y), r: 5, style: mark(spot.system), "data-system": spot.system });
@@ -183,7 +184,7 @@
       const text = labels[spot.system].label;
       const [w, x, y] = [text.length * 7.2, sx(spot.x), sy(spot.y)];
       // Beside the spot, else above or below it, where it covers neither a spot nor another name.
-      const place = [["start", x + 9, y - 7], ["end", x - 9, y - 7], ["middle", x, y - 23], ["middle", x, y + 9], ["start", x + 6, y - 21], ["start", x + 6, y + 8]]
+      const place = [["start", x + 9, y - 7], ["end", x - 9, y - 7], ["middle", x, y - 23], ["middle", x, y + 9], ["start", x + 6, y - 21], ["start", x + 6, y + 8], ["end", x - 6, y - 21], ["end", x - 6, y + 8]]
         .map(([anchor, at0, top]) => ({ anchor, x: at0 - w * { start: 0, middle: 0.5, end: 1 }[anchor], y: top, w, h: 14 }))
         .find(free);
       if (!place) continue;
