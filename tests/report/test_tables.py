@@ -143,9 +143,10 @@ def test_old_runs_leave_dashes_and_columns_out(report: Report) -> None:
 
 def test_probes_stand_beside_chance(report: Report) -> None:
     made = table(report, "probes")
-    assert made.groups == [("topic (chance 20 %)", 2)]
-    assert [column.title for column in made.columns] == ["z_conv", "h_cxt"], "no run has a probe of z_utt"
-    assert [cell.text for cell in made.rows[-1].cells] == ["93.0 %", "61.0 %"]
+    assert made.groups == [("topic (chance 20 %)", 3)]
+    titles = [column.title for column in made.columns]
+    assert titles == ["z_conv", "mean of z_conv", "h_cxt"], "no run has a probe of z_utt"
+    assert [cell.text for cell in made.rows[-1].cells] == ["74.0 %", "93.0 %", "61.0 %"]
 
 
 def test_zero_has_no_sign() -> None:

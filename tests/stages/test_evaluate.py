@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.stages import project
+from tests.training import tiny
 from vhcr import layout
 from vhcr.batch import Conversations
+from vhcr.diagnostics.latents import Gathered
 from vhcr.errors import DataError
 from vhcr.evaluation.embedding_metrics import METRIC_VERSION
 from vhcr.models import build
@@ -213,8 +215,23 @@ def test_probes_read_every_label_from_every_representation(params):
     _, metrics = run(params, "vhcr-ud")
     found = metrics["diagnostics"]["probe"]
     assert {"topic", "tone", "act"} <= set(found)
-    assert {"z_conv", "h_cxt"} <= set(found["topic"])
-    assert {"z_utt", "h_cxt"} <= set(found["act"])
+    assert {"z_conv", "z_conv_drawn", "h_cxt"} <= set(found["topic"])
+    assert {"z_utt", "z_utt_drawn", "h_cxt"} <= set(found["act"])
+
+
+def test_the_mean_of_a_dead_latent_can_be_read_and_a_draw_cannot():
+    """The KL of this z_conv is 2e-4 nats; a probe of the mean alone would call it alive."""
+    count = 400
+    data = tiny.conversations(count, seed=0)
+    labels = [("left", "right")[i % 2] for i in range(count)]
+    mean = np.array([[0.01 if label == "left" else -0.01, 0.0] for label in labels])
+    rows = np.arange(count)
+    gathered = Gathered(rows, 0 * rows, np.zeros((count, 1)), None, None, (mean, np.ones((count, 2))))
+    known = {("conversation", "side"): dict(zip([(name, None) for name in data.ids], labels, strict=True))}
+    sides = {"validation": gathered, "test": gathered}
+    found = evaluate.probe_labels(sides, dict.fromkeys(sides, data), known, seed=0)["side"]
+    assert found["z_conv"] == 1.0
+    assert found["z_conv_drawn"] < 0.6
 
 
 def test_a_run_of_other_data_is_refused(params):

@@ -92,6 +92,12 @@ def kl_per_dimension(posterior: tuple[Floats, Floats], prior: tuple[Floats, Floa
     return [float(value) for value in q.kl(p).mean(0)]
 
 
+def drawn(posterior: tuple[Floats, Floats], seed: int) -> Floats:
+    """One z of each posterior, [examples, latent]: what a decoder hears."""
+    mu, var = posterior
+    return mu + np.sqrt(var) * np.random.Generator(np.random.Philox(key=seed)).standard_normal(mu.shape)
+
+
 def mutual_information(posterior: tuple[Floats, Floats], seed: int) -> tuple[float, float]:
     """I(x; z) under q, in nats, and its standard error, from the aggregated posterior.
 
@@ -101,7 +107,7 @@ def mutual_information(posterior: tuple[Floats, Floats], seed: int) -> tuple[flo
     """
     mu, var = posterior
     count = len(mu)
-    z = mu + np.sqrt(var) * np.random.Generator(np.random.Philox(key=seed)).standard_normal(mu.shape)
+    z = drawn(posterior, seed)
     precision = 1.0 / var
     # (z - mu)^2 / var multiplied out, about the mean of all so that little cancels: products of matrices.
     centre = mu.mean(axis=0)

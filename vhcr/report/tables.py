@@ -559,6 +559,15 @@ def _diversity_table(evidence: Evidence) -> Table | None:
     )
 
 
+PROBED = {  # what probes read, and what the table calls it
+    "z_conv_drawn": "z_conv",
+    "z_conv": "mean of z_conv",
+    "z_utt_drawn": "z_utt",
+    "z_utt": "mean of z_utt",
+    "h_cxt": "h_cxt",
+}
+
+
 def _probe_table(evidence: Evidence) -> Table | None:
     columns = []
     for name in _probe_names(evidence):
@@ -568,15 +577,16 @@ def _probe_table(evidence: Evidence) -> Table | None:
         chance = next((value for value in chances if value is not None), None)
         group = name if chance is None else f"{name} (chance {100 * chance:.0f} %)"
         columns += [
-            _at(source, "diagnostics", "probe", name, source, group=group, percent=True)
-            for source in ("z_conv", "z_utt", "h_cxt")
+            _at(title, "diagnostics", "probe", name, source, group=group, percent=True)
+            for source, title in PROBED.items()
         ]
     return _table(
         evidence,
         "probes",
         "What can be read from the latents",
-        "Accuracy on the test split of a linear classifier that reads a label from the posterior mean of a "
-        "latent variable, or from the context state. Chance is the share of the commonest label.",
+        "Accuracy on the test split of a linear classifier that reads a label from one draw of a latent "
+        "variable, which is what its decoder hears; from the posterior mean, which may tell what no draw "
+        "lets through; or from the context state. Chance is the share of the commonest label.",
         columns,
     )
 

@@ -366,7 +366,7 @@ def diagnose(
         result["kl_conv_per_dimension"] = diagnostics.kl_per_dimension(test.posterior_conv, None)
         result["mutual_information_conv"] = information(test.posterior_conv, slice(limit), params)
     if labels:
-        result["probe"] = probe_labels(found, splits, labels)
+        result["probe"] = probe_labels(found, splits, labels, params.seed)
     return result
 
 
@@ -383,13 +383,14 @@ def probe_labels(
     found: Mapping[str, diagnostics.Gathered],
     splits: Mapping[str, Conversations],
     labels: Mapping[tuple[str, str], Mapping[tuple[str, int | None], str]],
+    seed: int,
 ) -> dict[str, Any]:
     """For each label, what linear probes read from each representation: accuracy beside chance."""
     result: dict[str, Any] = {}
     for (level, label), values in sorted(labels.items()):
         of_conversation = level == "conversation"
         examples = {
-            split: representations(gathered, splits[split], of_conversation)
+            split: representations(gathered, splits[split], of_conversation, seed)
             for split, gathered in found.items()
         }
         for name in examples["test"]:
@@ -406,9 +407,13 @@ def probe_labels(
 
 
 def representations(
-    gathered: diagnostics.Gathered, data: Conversations, of_conversation: bool
+    gathered: diagnostics.Gathered, data: Conversations, of_conversation: bool, seed: int
 ) -> dict[str, tuple[list[tuple[str, int | None]], np.ndarray[Any, Any]]]:
-    """Per representation its keys (conversation id, turn or None) and vectors [examples, size]."""
+    """Per representation its keys (conversation id, turn or None) and vectors [examples, size].
+
+    Of a latent, the posterior's mean and one draw: to a linear probe the mean's scale is nothing, so it may
+    tell what lies far below the noise; a draw tells no more than the KL lets through.
+    """
     ids = data.ids
     if of_conversation:
         last = np.flatnonzero(np.append(gathered.conversation[1:] != gathered.conversation[:-1], True))
@@ -416,11 +421,13 @@ def representations(
         found = {"h_cxt": (keys, gathered.h_cxt[last])}
         if gathered.posterior_conv is not None:
             found["z_conv"] = (keys, gathered.posterior_conv[0])
+            found["z_conv_drawn"] = (keys, diagnostics.drawn(gathered.posterior_conv, seed))
         return found
     keys = [(ids[int(c)], int(t)) for c, t in zip(gathered.conversation, gathered.turn, strict=True)]
     found = {"h_cxt": (keys, gathered.h_cxt)}
     if gathered.posterior_utt is not None:
         found["z_utt"] = (keys, gathered.posterior_utt[0])
+        found["z_utt_drawn"] = (keys, diagnostics.drawn(gathered.posterior_utt, seed))
     return found
 
 
