@@ -46,8 +46,8 @@ def main() -> None:
         (f"another's z_conv costs {lost:.4f} nats a word: over 0.01", lost > 0.01),
     ]
     with_words = metrics("vhcr-ud-bow")["diagnostics"]["probe"]
-    # Of a draw of z_conv: its mean would tell what the KL does not let through. Utterance drop alone has z_conv
-    # take the tone; asked for the words, the topic too.
+    # Of a draw of z_conv: its mean would tell what the KL does not let through. Utterance drop alone has
+    # z_conv take the tone; asked for the words, the topic too.
     for name, probes, label, least in (
         ("VHCR + u.d", diagnosed["probe"], "tone", 0.08),
         ("VHCR + u.d + bow", with_words, "topic", 0.5),
