@@ -22,14 +22,22 @@ from vhcr.evaluation.likelihood import importance_weighted_nll
 from vhcr.evaluation.statistics import mean_and_deviation, paired_difference, ratio_interval
 from vhcr.evaluation.text_metrics import distinct, entropy
 
-RANDOM = np.random.default_rng(11)
 WORDS = [f"w{i}" for i in range(40)]
-VECTORS = WordVectors({w: i for i, w in enumerate(WORDS)}, RANDOM.normal(size=(40, 8)).astype(np.float32))
+VECTORS = WordVectors(
+    {w: i for i, w in enumerate(WORDS)},
+    np.random.default_rng(11).normal(size=(40, 8)).astype(np.float32),
+)
 
 
-def text() -> list[str]:
-    """A few words, some of which have no vector."""
-    return [str(word) for word in RANDOM.choice([*WORDS, "nobody"], RANDOM.integers(1, 9))]
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Of each test its own: what one draws must not depend on which others ran before it."""
+    return np.random.default_rng(12)
+
+
+def texts(rng: np.random.Generator, number: int) -> list[list[str]]:
+    """A few words each, some of which have no vector."""
+    return [[str(word) for word in rng.choice([*WORDS, "nobody"], rng.integers(1, 9))] for _ in range(number)]
 
 
 def known(words: list[str]) -> np.ndarray:
@@ -41,8 +49,8 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return found
 
 
-def test_embedding_metrics_agree_with_cosines_of_scikit_learn() -> None:
-    references, responses = [text() for _ in range(300)], [text() for _ in range(300)]
+def test_embedding_metrics_agree_with_cosines_of_scikit_learn(rng: np.random.Generator) -> None:
+    references, responses = texts(rng, 300), texts(rng, 300)
     release = embedding_scores(references, responses, VECTORS, "release")
     serban = embedding_scores(references, responses, VECTORS, "serban")
     compared = 0
@@ -61,8 +69,8 @@ def test_embedding_metrics_agree_with_cosines_of_scikit_learn() -> None:
     assert compared > 250
 
 
-def test_diversity_agrees_with_distances_of_scikit_learn() -> None:
-    groups = [[text() for _ in range(4)] for _ in range(20)]
+def test_diversity_agrees_with_distances_of_scikit_learn(rng: np.random.Generator) -> None:
+    groups = [texts(rng, 4) for _ in range(20)]
     expected = []
     for group in groups:
         means = [known(words).mean(0) for words in group if len(known(words))]
@@ -71,29 +79,29 @@ def test_diversity_agrees_with_distances_of_scikit_learn() -> None:
     assert embedding_diversity(groups, VECTORS) == pytest.approx(np.mean(expected), abs=1e-6)
 
 
-def test_distinct_agrees_with_counts_of_scikit_learn() -> None:
-    responses = [text() for _ in range(50)]
+def test_distinct_agrees_with_counts_of_scikit_learn(rng: np.random.Generator) -> None:
+    responses = texts(rng, 50)
     for order in (1, 2):
         counter = CountVectorizer(analyzer="word", token_pattern=r"\S+", ngram_range=(order, order))
         counts = counter.fit_transform([" ".join(words) for words in responses])
         assert distinct(responses, order) == pytest.approx(counts.shape[1] / counts.sum())
 
 
-def test_entropy_agrees_with_scipy() -> None:
-    texts = [text() for _ in range(50)]
-    counts = np.unique([word for words in texts for word in words], return_counts=True)[1]
-    assert entropy(texts) == pytest.approx(scipy_entropy(counts), rel=1e-12)
+def test_entropy_agrees_with_scipy(rng: np.random.Generator) -> None:
+    found = texts(rng, 50)
+    counts = np.unique([word for words in found for word in words], return_counts=True)[1]
+    assert entropy(found) == pytest.approx(scipy_entropy(counts), rel=1e-12)
 
 
-def test_the_importance_weighted_bound_agrees_with_logsumexp_of_scipy() -> None:
-    weights = RANDOM.normal(-800.0, 30.0, (6, 40))  # far below what exp can hold
+def test_the_importance_weighted_bound_agrees_with_logsumexp_of_scipy(rng: np.random.Generator) -> None:
+    weights = rng.normal(-800.0, 30.0, (6, 40))  # far below what exp can hold
     found = importance_weighted_nll(weights, 25)
     assert found == pytest.approx(math.log(25) - logsumexp(weights[:, :25], axis=1), rel=1e-12)
 
 
-def test_a_probe_is_the_pipeline_of_scikit_learn() -> None:
-    labels = [str(label) for label in RANDOM.integers(0, 3, 400)]
-    points = RANDOM.normal(size=(400, 5)) * [1, 10, 100, 0.1, 1] + np.array([[int(k)] for k in labels])
+def test_a_probe_is_the_pipeline_of_scikit_learn(rng: np.random.Generator) -> None:
+    labels = [str(label) for label in rng.integers(0, 3, 400)]
+    points = rng.normal(size=(400, 5)) * [1, 10, 100, 0.1, 1] + np.array([[int(k)] for k in labels])
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1))
     pipeline.fit(points[:200], labels[:200])
     found = probe(points[:200], labels[:200], points[200:], labels[200:])
@@ -104,10 +112,10 @@ def test_a_probe_is_the_pipeline_of_scikit_learn() -> None:
     assert found.num_test == 200
 
 
-def test_intervals_agree_with_the_bootstrap_of_scipy() -> None:
-    words = RANDOM.integers(5, 60, 150).astype(np.float64)
-    hardness = RANDOM.normal(3, 0.5, 150)
-    a, b = (words * (hardness + RANDOM.normal(shift, 0.1, 150)) for shift in (0.0, 0.03))
+def test_intervals_agree_with_the_bootstrap_of_scipy(rng: np.random.Generator) -> None:
+    words = rng.integers(5, 60, 150).astype(np.float64)
+    hardness = rng.normal(3, 0.5, 150)
+    a, b = (words * (hardness + rng.normal(shift, 0.1, 150)) for shift in (0.0, 0.03))
 
     def ratio(nats: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.asarray(nats.sum(axis) / counts.sum(axis))

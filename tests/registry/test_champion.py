@@ -7,13 +7,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from vhcr.registry.champion import judge
 
 NUM = 200
-DRAW = np.random.default_rng(3)
-WORDS = DRAW.integers(20, 60, NUM)
-HARDNESS = DRAW.normal(4.0, 1.0, NUM)  # conversations differ far more than systems do
+WORDS = np.random.default_rng(3).integers(20, 60, NUM)
+HARDNESS = np.random.default_rng(4).normal(4.0, 1.0, NUM)  # conversations differ far more than systems do
+
+
+@pytest.fixture
+def rng():
+    """Of each test its own: a verdict at five per cent must not depend on which tests ran before it."""
+    return np.random.default_rng(5)
 
 
 def evaluation(folder, nll_per_word, words=WORDS, order=None) -> Path:
@@ -32,27 +38,27 @@ def verdict(challenger: Path, champion: Path):
     return judge(challenger, champion, num_samples=500, seed=0)
 
 
-def test_a_small_but_consistent_difference_is_significant(tmp_path):
+def test_a_small_but_consistent_difference_is_significant(tmp_path, rng):
     """Unpaired, the spread of the conversations would drown it."""
     old = evaluation(tmp_path / "old", HARDNESS)
-    new = evaluation(tmp_path / "new", HARDNESS - 0.02 + DRAW.normal(0, 0.02, NUM))
+    new = evaluation(tmp_path / "new", HARDNESS - 0.02 + rng.normal(0, 0.02, NUM))
     found = verdict(new, old)
     assert found.moves, found.reason
     assert not verdict(old, new).moves
     assert "not lower" in verdict(old, new).reason
 
 
-def test_a_difference_within_noise_moves_nothing(tmp_path):
+def test_a_difference_within_noise_moves_nothing(tmp_path, rng):
     old = evaluation(tmp_path / "old", HARDNESS)
-    new = evaluation(tmp_path / "new", HARDNESS - 0.001 + DRAW.normal(0, 0.2, NUM))
+    new = evaluation(tmp_path / "new", HARDNESS - 0.001 + rng.normal(0, 0.2, NUM))
     found = verdict(new, old)
     assert not found.moves
     assert "to +" in found.reason, "the interval is told, and it covers zero"
 
 
-def test_conversations_are_paired_by_name_not_by_place(tmp_path):
+def test_conversations_are_paired_by_name_not_by_place(tmp_path, rng):
     old = evaluation(tmp_path / "old", HARDNESS)
-    new = evaluation(tmp_path / "new", HARDNESS - 0.02, order=DRAW.permutation(NUM))
+    new = evaluation(tmp_path / "new", HARDNESS - 0.02, order=rng.permutation(NUM))
     assert verdict(new, old).moves
 
 
