@@ -309,7 +309,7 @@ def report(
         list[str],
         typer.Argument(
             metavar="NAME...",
-            help="A corpus of params.yaml, or a published file (results/<corpus>.json); with --runs, runs.",
+            help="A corpus of params.yaml, or published results (results/<corpus>); with --runs, runs.",
         ),
     ],
     runs: Annotated[
@@ -353,7 +353,7 @@ def report(
     if studies:
         raise ParameterError("--study: goes with --runs, since votes are of certain runs")
     for name in names:
-        if name.endswith(".json"):
+        if name.endswith(".json") or len(Path(name).parts) > 1:  # no corpus is called so
             folder = out or place(f"published-{Path(name).stem}")
             for page in stage.from_published(Path(name), folder, params):
                 typer.echo(page)

@@ -1,8 +1,8 @@
-"""What the reports say: a table in the terminal, and results/<corpus>.json to keep in git.
+"""What the reports say: a table in the terminal, and results/<corpus>/ to keep in git.
 
-python -m vhcr.summary                            the table of every report
-python -m vhcr.summary publish toy                add its evaluated runs to results/toy.json
-python -m vhcr.summary render results/toy.json    that Markdown, from the rows alone
+python -m vhcr.summary                       the table of every report
+python -m vhcr.summary publish toy           add its evaluated runs to results/toy/<system>.json
+python -m vhcr.summary render results/toy    its README.md, from the rows alone
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def _where(folders: Iterable[Path]) -> Iterable[str]:
 
 def publish(
     corpus: str, *, params: Path = Path("params.yaml"), results: Path = Path("results")
-) -> tuple[Path, Path]:
-    """Add a corpus's evaluated runs to results/<corpus>.json, and write results/<corpus>.md; returns both.
+) -> list[Path]:
+    """Add a corpus's evaluated runs to results/<corpus>/<system>.json; returns these files and its README.md.
 
     Runs that saw other data than what is tokenised now are left out; the log says which.
 
@@ -105,9 +105,10 @@ def publish(
     if not found.runs:
         raise DataError(f"{DATA / 'evaluated' / corpus}: no run was evaluated on the present data")
     evaluation = merged.evaluation
-    return published.publish(
+    files, page = published.publish(
         found, num_samples=evaluation.bootstrap_samples, seed=evaluation.seed, folder=results
     )
+    return [*files, page]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

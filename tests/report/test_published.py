@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from tests.report.results_tree import DATA_HASH, SYSTEMS, write_run, write_tree
 from vhcr import layout, summary
+from vhcr.cli import app
 from vhcr.errors import DataError
 from vhcr.evaluation.statistics import resample
 from vhcr.report import published
@@ -20,7 +22,8 @@ from vhcr.report.page import Report
 from vhcr.report.results import load
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
-PUBLISHED = Path("results/toy.json")
+PUBLISHED = Path("results/toy")
+PAGE = PUBLISHED / "README.md"
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def test_other_parameters_are_another_row_in_another_table(project: Path) -> Non
     rows = publish()
     assert names(rows) == [("hred", 0), ("hred", 0), ("vhcr-ud", 0)]
     assert sorted(len(results.runs) for results in published.load(PUBLISHED)) == [1, 2]
-    page = PUBLISHED.with_suffix(".md").read_text()
+    page = PAGE.read_text()
     assert "setting 1 of 2" in page
     assert "num_epochs 99" in page
 
@@ -85,9 +88,9 @@ def test_how_a_training_ran_makes_no_other_row(project: Path) -> None:
 def test_rows_say_what_the_files_said(report: Report, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers, intervals and verdicts, from the file alone."""
     monkeypatch.chdir(tree)
-    path, page = published.publish(report.results, num_samples=200, seed=0)
+    _, page = published.publish(report.results, num_samples=200, seed=0)
     try:
-        (results,) = published.load(path)
+        (results,) = published.load(page.parent)
         evidence = Evidence(results, num_samples=0, seed=0)
         assert [run.table_row() | {"mlflow_run_id": None} for run in results.runs] == sorted(
             (run.table_row() | {"mlflow_run_id": None} for run in report.results.runs),
@@ -114,12 +117,12 @@ def test_rows_are_readable_and_say_what_made_them(project: Path) -> None:
     made_by = rows[0]["made_by"]
     assert isinstance(made_by, dict)
     assert set(made_by) == set(published.MADE_BY)
-    text = PUBLISHED.read_text()
+    text = (PUBLISHED / "hred.json").read_text()
     run = layout.read_json(project / layout.evaluated("toy", "hred", 0) / "provenance.json")
     assert run["mlflow_run_id"] not in text, "it means nothing elsewhere"
     assert max(len(line) for line in text.splitlines()) < 20_000
-    assert len(text) < 40_000 * len(rows), "of 1,000 replicates and the thinned curves"
-    assert json.loads(text) == rows
+    assert len(text) < 40_000, "of 1,000 replicates and the thinned curves"
+    assert json.loads(text) == rows[:1]
 
 
 def test_replicates_survive_the_file() -> None:
@@ -143,7 +146,7 @@ def test_rows_of_before_are_kept(project: Path) -> None:
         "made_by": {"data_hash": DATA_HASH, "params": {"system": {"architecture": "vhred"}}},
         "protocol": {"split": "test"},
     }  # fmt: skip
-    layout.write_json(PUBLISHED, [old])
+    layout.write_json(PUBLISHED / "vhred.json", [old])
     assert names(publish()) == [("hred", 0), ("vhcr-ud", 0), ("vhred", 4)]
     older = next(results for results in published.load(PUBLISHED) if results.systems == ("vhred",))
     assert older.runs[0].value("average_1turn") == 0.5
@@ -152,20 +155,40 @@ def test_rows_of_before_are_kept(project: Path) -> None:
         "system": "hred",
         "made_by": {"data_hash": DATA_HASH, "params": {"system": {"architecture": "hred"}}},
     }
-    layout.write_json(PUBLISHED, [old, {**other, "nll_per_word": 3.5}])
+    layout.write_json(PUBLISHED / "vhred.json", [old])
+    layout.write_json(PUBLISHED / "hred.json", [{**other, "nll_per_word": 3.5}])
     publish()
     older = next(results for results in published.load(PUBLISHED) if "vhred" in results.systems)
     told = Evidence(older, num_samples=0, seed=0).leaders("nll_per_word", ["hred", "vhred"])
     assert told == set(), "nothing says that they cannot be told apart"
-    assert "| VHRED | ≤ 3.250 |" in PUBLISHED.with_suffix(".md").read_text()
+    assert "| VHRED | ≤ 3.250 |" in PAGE.read_text()
 
 
 @pytest.mark.parametrize("text", ["{}", '[{"corpus": "toy"}]', "["])
-def test_a_damaged_file_is_named_and_kept(project: Path, text: str) -> None:
-    layout.write_text(PUBLISHED, text)
-    with pytest.raises(DataError, match=r"results/toy\.json"):
+def test_a_damaged_file_is_named_and_all_are_kept(project: Path, text: str) -> None:
+    """That it is of a system which this time adds nothing makes no difference."""
+    layout.write_text(PUBLISHED / "vhred.json", text)
+    with pytest.raises(DataError, match=r"results/toy/vhred\.json"):
         publish()
-    assert PUBLISHED.read_text() == text
+    assert [path.name for path in PUBLISHED.iterdir()] == ["vhred.json"]
+    assert (PUBLISHED / "vhred.json").read_text() == text
+
+
+def test_a_row_in_the_file_of_another_system_is_refused(project: Path) -> None:
+    """The next run of its own system would stand beside it, not in its place."""
+    publish()
+    (PUBLISHED / "hred.json").rename(PUBLISHED / "vhred.json")
+    with pytest.raises(DataError, match=r"vhred\.json: row 0: is of hred, not of vhred"):
+        publish()
+
+
+def test_files_of_other_systems_are_left_alone(project: Path) -> None:
+    """So that a commit shows what was added."""
+    publish()
+    shutil.rmtree(project / layout.evaluated("toy", "hred", 0).parent)
+    before = (PUBLISHED / "hred.json").stat().st_mtime_ns
+    assert names(publish()) == [("hred", 0), ("vhcr-ud", 0)]
+    assert (PUBLISHED / "hred.json").stat().st_mtime_ns == before
 
 
 def test_nothing_evaluated_is_said(project: Path) -> None:
@@ -178,7 +201,20 @@ def test_nothing_evaluated_is_said(project: Path) -> None:
 def test_commands(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(PARAMS, "params.yaml")
     summary.main(["publish", "toy"])
-    assert capsys.readouterr().out.splitlines() == ["results/toy.json", "results/toy.md"]
-    summary.main(["render", "results/toy.json"])
-    assert capsys.readouterr().out == PUBLISHED.with_suffix(".md").read_text()
+    assert capsys.readouterr().out.splitlines() == [
+        "results/toy/hred.json",
+        "results/toy/vhcr-ud.json",
+        "results/toy/README.md",
+    ]
+    summary.main(["render", "results/toy"])
+    assert capsys.readouterr().out == PAGE.read_text()
     assert load("toy").runs, "the files are as they were"
+
+
+def test_a_report_of_what_is_published(project: Path) -> None:
+    """From the rows alone: no corpus of that name need be there, nor params.yaml."""
+    publish()
+    shutil.rmtree("data")
+    result = CliRunner().invoke(app, ["report", "results/toy"], catch_exceptions=False)
+    assert result.output.splitlines()[-1] == "reports/published-toy/index.html"
+    assert "VHCR + u.d" in Path("reports/published-toy/index.html").read_text()

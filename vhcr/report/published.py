@@ -1,4 +1,4 @@
-"""Results that are kept in git: results/<corpus>.json, one row a run, and the same as Markdown.
+"""Results that are kept in git: results/<corpus>/<system>.json, one row a run, and all of them as Markdown.
 
 A row has the numbers of table.json, all metrics, curves thinned to what a plot shows, what made it, and the
 bootstrap replicates of what the claims compare. Replicates of two runs over the same test conversations pair,
@@ -52,30 +52,49 @@ EVALUATED_BY = ("code_version", "dirty", "device", "machine", "versions", "secon
 
 def publish(
     results: Results, *, num_samples: int, seed: int, folder: Path = Path("results")
-) -> tuple[Path, Path]:
-    """Add the runs of ``results`` to ``folder``/<corpus>.json and write <corpus>.md anew; returns both.
+) -> tuple[list[Path], Path]:
+    """Add the runs of ``results`` to ``folder``/<corpus>, and write its README.md anew.
+
+    Returns: the files that changed, one a system, and the page.
 
     Raises:
-        DataError: the file that is there is damaged.
+        DataError: a file that is there is damaged.
     """
-    path = folder / f"{results.corpus}.json"
+    place = folder / results.corpus
     evidence = Evidence(results, num_samples=num_samples, seed=seed)
-    rows = {key(row): row for row in (read(path) if path.exists() else [])}
+    rows = {key(row): row for row in (read(place) if place.exists() else [])}
     rows.update({key(row): row for row in (as_row(run, evidence) for run in results.runs)})
-    layout.write_text(
-        path, as_json([rows[each] for each in sorted(rows, key=lambda each: _place(rows[each]))])
-    )
-    page = path.with_suffix(".md")
-    layout.write_text(page, markdown(path))
-    return path, page
+    written = []
+    for system in sorted({run.system for run in results.runs}):
+        own = sorted((row for row in rows.values() if row["system"] == system), key=_place)
+        written.append(place / f"{system}.json")
+        layout.write_text(written[-1], as_json(own))
+    page = place / "README.md"
+    layout.write_text(page, markdown(place))
+    return written, page
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a published file.
+    """The rows of a corpus's folder, or of one file.
 
     Raises:
-        DataError: it is missing, damaged, or a row does not say what made it.
+        DataError: it is missing or damaged, or a row does not say what made it or is of another system.
     """
+    if not path.is_dir():
+        return _read(path)
+    files = sorted(path.glob("*.json"))
+    if not files:
+        raise DataError(f"{path}: there is no <system>.json in it")
+    rows = []
+    for file in files:
+        for number, row in enumerate(_read(file)):
+            if row["system"] != file.stem:
+                raise DataError(f"{file}: row {number}: is of {row['system']}, not of {file.stem}")
+            rows.append(row)
+    return rows
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
     rows = layout.read_json(path)
     if not isinstance(rows, list):
         raise DataError(f"{path}: expected a list of rows")
@@ -233,7 +252,7 @@ def _when(row: Json) -> str:
 
 
 def _place(row: Json) -> tuple[Any, ...]:
-    """Order of rows in a file: by setting, system and seed, so that what is added changes few lines."""
+    """Order of rows: by setting, system and seed, so that what is added changes few lines."""
     return (setting(row), row["system"], row["seed"], key(row))
 
 
@@ -259,7 +278,8 @@ def _as_json(value: Any, indent: str) -> str:
 
 def markdown(path: Path) -> str:
     """Tables 1 to 3, differences, diagnostics, the paper's claims and what made the runs, as Markdown."""
-    parts = [f"<!-- Made from {path.name} by `python -m vhcr.summary publish`; do not edit. -->"]
+    made_from = "the files beside it" if path.is_dir() else path.name
+    parts = [f"<!-- Made from {made_from} by `python -m vhcr.summary publish`; do not edit. -->"]
     sets = load(path)
     for number, results in enumerate(sets):
         title = f"## {results.corpus}"

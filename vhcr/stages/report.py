@@ -76,10 +76,10 @@ def compare(
 
 
 def from_published(path: Path, out: Path, params: Params | None = None) -> list[Path]:
-    """A page over the rows of results/<corpus>.json, one for each set of them that compares; their paths.
+    """A page over the rows of results/<corpus>, one for each set of them that compares; their paths.
 
     Raises:
-        DataError: the file is missing or damaged.
+        DataError: they are missing or damaged.
     """
     from vhcr.report import published
 
