@@ -17,6 +17,9 @@ from vhcr.report.plots import (
     OTHER_COLOURS,
     SYSTEM_COLOURS,
     Figure,
+    Line,
+    Panel,
+    Spot,
     colours,
     dash,
     figures,
@@ -24,6 +27,7 @@ from vhcr.report.plots import (
     write_images,
 )
 from vhcr.report.results import Results, Run
+from vhcr.report.systems import label
 
 
 def figure(report: Report, id: str) -> Figure:
@@ -152,6 +156,41 @@ def test_images(report: Report, tmp_path: Path) -> None:
     assert "VHCR + u.d" in text, "text stays text"
     again = write_images(figure(report, "bound"), tmp_path / "b")
     assert [path.read_bytes() for path in again] == [png.read_bytes(), svg.read_bytes()]
+
+
+def texts(svg: Path) -> list[tuple[str, str, float]]:
+    """Text, where it is anchored, and its x."""
+    found = ElementTree.parse(svg).iter("{http://www.w3.org/2000/svg}text")
+    return [
+        (e.text or "", e.attrib["style"].rpartition("text-anchor: ")[2], float(e.attrib["x"])) for e in found
+    ]
+
+
+def test_background_curves_leave_the_frame_of_an_image(tmp_path: Path) -> None:
+    """A KL that begins at 17 nats in training once made all that it falls to look like zero."""
+    lines = [
+        Line("vhred", "VHRED (train)", [(1, 17.0), (2, 0.1)], faint=True),
+        Line("vhred", "VHRED", [(1, 0.3), (2, 0.1)]),
+    ]
+    panel = Panel("KL", "lines", "step", "nats", lines=lines, from_zero=True)
+    _, svg = write_images(Figure("kl", "KL", "", [panel]), tmp_path)
+    heights = [float(text) for text, anchor, _ in texts(svg) if anchor == "end"]
+    assert max(heights) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("panels", [1, 2, 3])
+def test_all_of_a_legend_is_on_the_image(tmp_path: Path, panels: int) -> None:
+    """The frontier's, of two panels, was once as wide as three."""
+    systems = ["hred", "vhred", "vhred-wd", "vhred-bow", "vhcr", "vhcr-ud", "vhcr-ud-fb", "vhcr-ud-fb3"]
+    spots = [Spot(system, system, 0.1, 4.0) for system in systems]
+    panel = Panel("", "spots", "KL", "NLL", spots=spots)
+    _, svg = write_images(Figure("frontier", "", "", [panel] * panels), tmp_path)
+    width = float(ElementTree.parse(svg).getroot().attrib["viewBox"].split()[2])
+    legend = [(text, x) for text, anchor, x in texts(svg) if text in map(label, systems)]
+    assert len(legend) == len(systems)
+    for text, x in legend:
+        assert x > 20, text  # its mark is left of it
+        assert x + 4.7 * len(text) < width, text  # in the mean of a letter of 8 points
 
 
 def test_page_data_is_plain_json(report: Report) -> None:

@@ -657,7 +657,7 @@ def write_images(figure: Figure, folder: Path) -> list[Path]:
         canvas.legend(
             handles=handles,
             loc="outside lower center",
-            ncols=min(6 if columns > 1 else 3, len(handles)),
+            ncols=min(2 * columns if columns > 1 else 3, len(handles)),
             frameon=False,
         )
         canvas.draw_without_rendering()
@@ -673,7 +673,11 @@ def _draw(axis: Any, panel: Panel, palette: dict[str, tuple[str, str]]) -> None:
     axis.set_title(panel.title, loc="left")
     axis.set_xlabel(panel.x)
     axis.set_ylabel(panel.y)
-    for line in panel.lines:
+    main = sum(not line.faint for line in panel.lines)
+    for drawn, line in enumerate(sorted(panel.lines, key=lambda line: line.faint)):
+        if drawn == main > 0:
+            axis.autoscale_view()
+            axis.autoscale(False, axis="y")  # background curves may leave the frame, as in the page
         x, y = zip(*line.points, strict=True)
         few = len(x) < 25 and not line.faint
         axis.plot(
@@ -685,6 +689,7 @@ def _draw(axis: Any, panel: Panel, palette: dict[str, tuple[str, str]]) -> None:
             alpha=0.3 if line.faint else 1,
             marker="o" if few else None,
             ms=2.5,
+            zorder=1.5 if line.faint else 2,
         )
     for row, dot in enumerate(panel.dots):
         colour = palette[dot.system][0]
