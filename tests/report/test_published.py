@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -108,6 +109,9 @@ def test_rows_say_what_the_files_said(report: Report, tree: Path, monkeypatch: p
         assert "*4.026*" in text, "the paper's figure"
         assert "**supported**" in text
         assert DATA_HASH[:12] in text
+        plots = re.findall(r"\]\((\S+)\.svg\)", text)
+        assert plots == ["frontier", "kl", "usage"]
+        assert all("<svg" in page.with_name(f"{plot}.svg").read_text() for plot in plots)
     finally:
         shutil.rmtree(tree / "results")
 

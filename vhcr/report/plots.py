@@ -604,7 +604,7 @@ def _run_lines(evidence: Evidence, points: Callable[[Run], list[tuple[float, flo
 STYLES = ("-", (0, (4, 2)), (0, (1, 1.5)))  # by ``dash``
 
 
-def write_images(figure: Figure, folder: Path) -> list[Path]:
+def write_images(figure: Figure, folder: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
     """``<id>.png`` (200 dpi) and ``<id>.svg`` for papers and slides; the same bytes each time."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -663,9 +663,10 @@ def write_images(figure: Figure, folder: Path) -> list[Path]:
         canvas.draw_without_rendering()
         canvas.set_layout_engine("none")  # laid out once, not again for each format
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{figure.id}.png", folder / f"{figure.id}.svg"]
-        canvas.savefig(paths[0], dpi=200, metadata={"Software": None})
-        canvas.savefig(paths[1], metadata={"Date": None, "Creator": None})
+        without_date = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+        paths = [folder / f"{figure.id}.{name}" for name in formats]
+        for path, name in zip(paths, formats, strict=True):
+            canvas.savefig(path, dpi=200, metadata=without_date[name])
     return paths
 
 

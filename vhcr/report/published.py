@@ -1,4 +1,4 @@
-"""Results that are kept in git: results/<corpus>/<system>.json, one row a run, and all of them as Markdown.
+"""Results that are kept in git: results/<corpus>/<system>.json, one row a run; all of them on a page.
 
 A row has the numbers of table.json, all metrics, curves thinned to what a plot shows, what made it, and the
 bootstrap replicates of what the claims compare. Replicates of two runs over the same test conversations pair,
@@ -13,6 +13,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from vhcr.evaluation.statistics import Resampled
 from vhcr.report.claims import claims
 from vhcr.report.evidence import Evidence
 from vhcr.report.paper import PaperFigures
-from vhcr.report.plots import thinned
+from vhcr.report.plots import Figure, figures, thinned, write_images
 from vhcr.report.results import EMBEDDING_METRICS, TABLE_KEYS, Json, Results, Run
 from vhcr.report.settings import OPERATIONAL, heard, trained_with
 from vhcr.report.tables import Table, tables
@@ -43,6 +44,7 @@ CURVES = (
     "active_units_utt", "active_units_conv",
 )  # fmt: skip
 MAX_POINTS = 60  # of a published curve
+PLOTTED = ("kl", "usage", "frontier")
 MADE_BY = (
     "code_version", "dirty", "data_hash", "device", "machine", "versions", "seconds", "num_parameters",
     "params",
@@ -53,7 +55,7 @@ EVALUATED_BY = ("code_version", "dirty", "device", "machine", "versions", "secon
 def publish(
     results: Results, *, num_samples: int, seed: int, folder: Path = Path("results")
 ) -> tuple[list[Path], Path]:
-    """Add the runs of ``results`` to ``folder``/<corpus>, and write its README.md anew.
+    """Add the runs of ``results`` to ``folder``/<corpus>, and write its README.md and plots anew.
 
     Returns: the files that changed, one a system, and the page.
 
@@ -69,6 +71,9 @@ def publish(
         own = sorted((row for row in rows.values() if row["system"] == system), key=_place)
         written.append(place / f"{system}.json")
         layout.write_text(written[-1], as_json(own))
+    for number, each in enumerate(load(place)):
+        for figure in _figures(each, number):
+            write_images(figure, place, ("svg",))
     page = place / "README.md"
     layout.write_text(page, markdown(place))
     return written, page
@@ -285,13 +290,25 @@ def markdown(path: Path) -> str:
         title = f"## {results.corpus}"
         parts.append(title if len(sets) == 1 else f"{title}, setting {number + 1} of {len(sets)}")
         parts += _markdown_of(results)
+        parts += [f"![{each.alt}]({each.id}.svg)\n\n{each.caption}" for each in _figures(results, number)]
     return "\n\n".join(parts) + "\n"
+
+
+def _figures(results: Results, number: int) -> list[Figure]:
+    """The plots that stand on the page: the paper's Figures 1, 2 and 4, and what the use of latents costs."""
+    made = figures(_evidence(results), PaperFigures(results.paper_corpus))
+    suffix = f"-{number + 1}" if number else ""
+    return [replace(each, id=each.id + suffix) for each in made if each.id in PLOTTED]
+
+
+def _evidence(results: Results) -> Evidence:
+    resampled = next((one for run in results.runs for one in run.resampled.values()), None)
+    return Evidence(results, num_samples=0, seed=resampled.seed if resampled else 0)
 
 
 def _markdown_of(results: Results) -> Iterable[str]:
     run = results.runs[0]
-    resampled = next((one for run in results.runs for one in run.resampled.values()), None)
-    evidence = Evidence(results, num_samples=0, seed=resampled.seed if resampled else 0)
+    evidence = _evidence(results)
     training = (run.training.get("params") or {}).get("training") or {}
     told = ", ".join(
         f"{name} {value}" for name, value in training.items() if name not in OPERATIONAL and value
