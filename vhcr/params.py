@@ -1,4 +1,4 @@
-"""params.yaml as one frozen schema, and its only reader.
+"""params.yaml as one frozen schema, and what reads it.
 
 The file has four parts. ``active`` lists what runs. ``defaults`` holds every dial once. ``corpora``
 and ``systems`` hold, per name, only what differs from the defaults. What a stage sees is the merge of

@@ -80,7 +80,7 @@ def run_workers(count: int, system: str, folder: Path) -> None:
         for rank in range(count)
     ]
     try:
-        assert [process.wait(timeout=120) for process in processes] == [0] * count
+        assert [process.wait(timeout=250) for process in processes] == [0] * count
     finally:
         for process in processes:
             process.kill()

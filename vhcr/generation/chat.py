@@ -32,7 +32,7 @@ class Line:
 class Chat:
     """A conversation with ``responder``'s model; its noise decides it, draw by draw.
 
-    z_conv is inferred anew from all that was said before each reply, as in the paper's evaluation. Of a
+    z_conv is inferred anew from all that was said before each reply, as in the authors' program. Of a
     conversation longer than ``max_context_turns`` the model hears the last ones only: it was trained on
     no longer ones.
     """

@@ -5,8 +5,8 @@ are 1.645 sqrt(p (1 - p) / 1500) to the printed digit, 1,500 being 3 batches x 1
 but one of the 18; docs/human-evaluation.md). Five votes on one context are not independent, so that such
 an interval is too narrow whenever raters agree at all. Ours comes from a bootstrap that draws whole contexts
 (Efron, 1979), as for all other measures here; the paper's formula is computed beside it, for comparison. A
-third one draws contexts and raters (Owen, 2007, "pigeonhole bootstrap"): it covers other raters too, errs
-on the wide side, and with few raters is rough.
+third one draws contexts and raters (Owen, 2007, "pigeonhole bootstrap"): it is about other raters too, errs
+on the wide side where they are alike, and on the narrow one where few raters differ.
 """
 
 from __future__ import annotations

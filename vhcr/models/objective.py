@@ -1,6 +1,6 @@
 """From a ModelOutput to numbers: the ELBO (Eq. 2), the KL weight (Eq. 12), the loss, and per-word averages.
 
-The only place where anything is summed over turns or averaged over words.
+The only place where what training minimises is summed over turns or averaged over words.
 """
 
 from __future__ import annotations

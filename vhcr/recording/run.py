@@ -26,7 +26,7 @@ BATCH = 1000  # most metrics that MLflow takes in one request
 MAX_PARAMS = 100  # most parameters, or tags, that MLflow takes in one request
 SEND_SECONDS = 5.0  # send no more often, except at the end of an epoch
 RETRY_SECONDS = 60.0  # after a failure, leave the server alone for so long
-MACHINE_SECONDS = 5.0  # between two looks at the machine; a run on the embedded corpus takes half a minute
+MACHINE_SECONDS = 5.0  # between two looks at the machine; a run on the embedded corpus takes a minute or two
 LARGE_BYTES = 1_000_000  # files of this size are sent once, not again when a run is recorded again
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]

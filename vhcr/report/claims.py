@@ -19,10 +19,10 @@ from vhcr.report.systems import label
 Verdict = Literal["supported", "not supported", "undecided", "not run"]
 
 VANISHED = 0.02  # nats per word: under a quarter of a nat for an utterance of ten words
-ALIVE = 0.05  # nats per word; the paper's smallest KL that it counts as use is 0.113 (Ubuntu, VHRED)
+ALIVE = 0.05  # nats per word; the smallest KL in the paper's Table 1 is 0.113 (Ubuntu, VHRED)
 FALLING = 0.1  # share of a KL that may be lost over the last quarter of training and still be stable
 FEWEST_VALIDATIONS = 4  # over which a KL can be said to have vanished, or to last
-WELL_USED = 0.3  # nats per word; between the paper's VHRED + w.d and its VHCR + u.d on Cornell
+WELL_USED = 0.3  # nats per word; between the paper's VHRED and its VHRED + w.d on Cornell
 NARROW = 0.05  # prior variance ratio under which priors count as separate points (Fig. 2)
 
 

@@ -342,7 +342,10 @@ def diagnose(
     labels: Mapping[tuple[str, str], Mapping[tuple[str, int | None], str]],
     params: EvaluationParams,
 ) -> dict[str, Any]:
-    """Is z used? Section 3.4 and the usual diagnostics, on the conversations of the importance bound."""
+    """Is z used? Section 3.4 and the usual diagnostics, on the first ``importance_conversations``.
+
+    On a corpus with labels all conversations are taken, of training too: probes need them.
+    """
     model, size, limit = trained.model, params.batch_conversations, params.importance_conversations
     found = {
         name: diagnostics.gather(model, data, len(data) if labels else limit, size, params.seed)
