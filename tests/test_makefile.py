@@ -21,7 +21,7 @@ def make(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.Co
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=250,
     )
 
 
