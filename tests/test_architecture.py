@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "report": FILES | {"generation", "evaluation"},  # of evaluation the intervals, which are arithmetic
     # The text it shows, intervals (arithmetic), and the paper's figures.
     "human_evaluation": FILES | {"tokenisation", "evaluation", "report"},
-    "summary": FILES | {"report"},
+    "summary": FILES | {"report", "tokenisation"},  # of tokenisation how words read
 }
 ANY_ROOM = {"stages", "cli"}
 NO_TORCH = (

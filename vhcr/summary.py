@@ -94,21 +94,27 @@ def publish(
         ParameterError: the corpus is not defined.
     """
     from vhcr.params import Params
-    from vhcr.report import published
+    from vhcr.report import published, published_page
     from vhcr.report.paper import paper_corpus
     from vhcr.report.results import load
+    from vhcr.tokenisation.tokeniser import detokenise
 
     merged = Params.load(params).corpus(corpus)
-    found = load(corpus, paper_corpus=paper_corpus(merged.source.reader), num_samples=0)
+    found = load(
+        corpus,
+        paper_corpus=paper_corpus(merged.source.reader),
+        num_samples=0,
+        readable=lambda text: detokenise(text.split()),
+    )
     for left in found.left_out:
         log.warning("%s %s %s is left out: %s", corpus, left.system, left.seed, left.reason)
     if not found.runs:
         raise DataError(f"{DATA / 'evaluated' / corpus}: no run was evaluated on the present data")
     evaluation = merged.evaluation
-    files, page = published.publish(
+    files = published.publish(
         found, num_samples=evaluation.bootstrap_samples, seed=evaluation.seed, folder=results
     )
-    return [*files, page]
+    return [*files, published_page.write(results / corpus)]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -122,9 +128,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
                 print(*publish(corpus), sep="\n")
             case ["render", path]:
-                from vhcr.report import published
+                from vhcr.report import published_page
 
-                print(published.markdown(Path(path)), end="")
+                print(published_page.markdown(Path(path)), end="")
             case _:
                 print(__doc__, file=sys.stderr)
                 sys.exit(2)

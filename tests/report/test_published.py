@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +18,12 @@ from vhcr import layout, summary
 from vhcr.cli import app
 from vhcr.errors import DataError
 from vhcr.evaluation.statistics import resample
-from vhcr.report import published
+from vhcr.report import published, published_page
 from vhcr.report.claims import claims
 from vhcr.report.evidence import Evidence
 from vhcr.report.page import Report
 from vhcr.report.results import load
+from vhcr.tokenisation.tokeniser import detokenise
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 PUBLISHED = Path("results/toy")
@@ -89,7 +92,8 @@ def test_how_a_training_ran_makes_no_other_row(project: Path) -> None:
 def test_rows_say_what_the_files_said(report: Report, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers, intervals and verdicts, from the file alone."""
     monkeypatch.chdir(tree)
-    _, page = published.publish(report.results, num_samples=200, seed=0)
+    published.publish(report.results, num_samples=200, seed=0)
+    page = published_page.write(PUBLISHED)
     try:
         (results,) = published.load(page.parent)
         evidence = Evidence(results, num_samples=0, seed=0)
@@ -114,6 +118,30 @@ def test_rows_say_what_the_files_said(report: Report, tree: Path, monkeypatch: p
         assert all("<svg" in page.with_name(f"{plot}.svg").read_text() for plot in plots)
     finally:
         shutil.rmtree(tree / "results")
+
+
+def test_what_was_said_from_z_conv_is_kept_and_shown(project: Path) -> None:
+    """Tables 6 and 7; but nothing that begins with an utterance of the corpus: that is not ours."""
+    publish()
+    (results,) = published.load(PUBLISHED)
+    run = next(run for run in results.runs if run.system == "vhcr-ud")
+    files = load("toy", num_samples=0, readable=lambda text: detokenise(text.split()))
+    assert run.talks == next(each for each in files.runs if each.system == "vhcr-ud").talks
+    talk = run.talks["interpolation", "linear", 0][0]
+    page = PAGE.read_text()
+    assert f"| 0.0 | {' | '.join(talk.turns)} |" in page.replace("\\", "")
+    given = replace(
+        run, talks={("given", "", 0): (replace(talk, opening="of the corpus"),), ("kept", "", 0): (talk,)}
+    )
+    evidence = Evidence(results, num_samples=0, seed=0)
+    assert [entry["table"] for entry in published.as_row(given, evidence)["talks"]] == ["kept"]
+
+
+@pytest.mark.parametrize("text", ["<unk>", "a|b", "*", "under_score", "[x](y)", "`", "# 1"])
+def test_what_was_said_stays_text_in_markdown(text: str) -> None:
+    plain = published_page._plain(text)
+    assert html.unescape(re.sub(r"\\(.)", r"\1", plain)) == text
+    assert not re.search(r"(?<!\\)[*_`#<\[]", plain)
 
 
 def test_rows_are_readable_and_say_what_made_them(project: Path) -> None:

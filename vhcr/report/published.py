@@ -1,8 +1,9 @@
-"""Results that are kept in git: results/<corpus>/<system>.json, one row a run; all of them on a page.
+"""Results that are kept in git: results/<corpus>/<system>.json, one row a run.
 
-A row has the numbers of table.json, all metrics, curves thinned to what a plot shows, what made it, and the
-bootstrap replicates of what the claims compare. Replicates of two runs over the same test conversations pair,
-so that claims are judged, with intervals, long after the files per conversation are gone.
+A row has the numbers of table.json, all metrics, curves thinned to what a plot shows, what made it, what it
+said of its own accord (Tables 6 and 7), and bootstrap replicates of what the claims compare. Replicates of
+two runs over the same test conversations pair, so that claims are judged, with intervals, long after the
+files per conversation are gone.
 
 Publishing adds to what is there: a row gives way only to one of the same corpus, data, parameters and seed.
 """
@@ -13,7 +14,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,10 @@ import numpy as np
 from vhcr import layout
 from vhcr.errors import DataError
 from vhcr.evaluation.statistics import Resampled
-from vhcr.report.claims import claims
 from vhcr.report.evidence import Evidence
-from vhcr.report.paper import PaperFigures
-from vhcr.report.plots import Figure, figures, thinned, write_images
-from vhcr.report.results import EMBEDDING_METRICS, TABLE_KEYS, Json, Results, Run
-from vhcr.report.settings import OPERATIONAL, heard, trained_with
-from vhcr.report.tables import Table, tables
+from vhcr.report.plots import thinned
+from vhcr.report.results import EMBEDDING_METRICS, TABLE_KEYS, Json, Results, Run, Talk, TalkKey
+from vhcr.report.settings import heard, trained_with
 
 # What claims, bold figures and differences are made of.
 RESAMPLED = (
@@ -44,7 +41,6 @@ CURVES = (
     "active_units_utt", "active_units_conv",
 )  # fmt: skip
 MAX_POINTS = 60  # of a published curve
-PLOTTED = ("kl", "usage", "frontier")
 MADE_BY = (
     "code_version", "dirty", "data_hash", "device", "machine", "versions", "seconds", "num_parameters",
     "params",
@@ -52,12 +48,8 @@ MADE_BY = (
 EVALUATED_BY = ("code_version", "dirty", "device", "machine", "versions", "seconds", "finished_at")
 
 
-def publish(
-    results: Results, *, num_samples: int, seed: int, folder: Path = Path("results")
-) -> tuple[list[Path], Path]:
-    """Add the runs of ``results`` to ``folder``/<corpus>, and write its README.md and plots anew.
-
-    Returns: the files that changed, one a system, and the page.
+def publish(results: Results, *, num_samples: int, seed: int, folder: Path = Path("results")) -> list[Path]:
+    """Add the runs of ``results`` to ``folder``/<corpus>; returns the files that changed, one a system.
 
     Raises:
         DataError: a file that is there is damaged.
@@ -71,12 +63,7 @@ def publish(
         own = sorted((row for row in rows.values() if row["system"] == system), key=_place)
         written.append(place / f"{system}.json")
         layout.write_text(written[-1], as_json(own))
-    for number, each in enumerate(load(place)):
-        for figure in _figures(each, number):
-            write_images(figure, place, ("svg",))
-    page = place / "README.md"
-    layout.write_text(page, markdown(place))
-    return written, page
+    return written
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -143,6 +130,7 @@ def as_row(run: Run, evidence: Evidence) -> dict[str, Any]:
         },
         "metrics": dict(run.metrics),
         "curves": {split: _curves(run, split) for split in ("train", "validation")},
+        "talks": _said(run),
         "bootstrap": {
             name: {
                 "estimate": one.estimate,
@@ -152,6 +140,32 @@ def as_row(run: Run, evidence: Evidence) -> dict[str, Any]:
             }
             for name, one in known.items()
         },
+    }
+
+
+def _said(run: Run) -> list[dict[str, Any]]:
+    """Conversations from a chosen z_conv; none that begin with an utterance of the corpus."""
+    return [
+        {
+            "table": table,
+            "path": path,
+            "example": example,
+            "said": [
+                {"position": talk.position, "sample": talk.sample, "turns": list(talk.turns)}
+                for talk in talks
+            ],
+        }
+        for (table, path, example), talks in run.talks.items()
+        if all(talk.opening is None for talk in talks)
+    ]
+
+
+def _talks(entries: Iterable[Json]) -> dict[TalkKey, tuple[Talk, ...]]:
+    return {
+        (entry["table"], entry["path"], entry["example"]): tuple(
+            Talk(talk["position"], talk["sample"], None, tuple(talk["turns"])) for talk in entry["said"]
+        )
+        for entry in entries
     }
 
 
@@ -212,6 +226,7 @@ def as_run(row: Json) -> Run:
         provenance={**row.get("evaluated_by", {}), "protocol": row["protocol"]},
         curves=_joined(row.get("curves", {})),
         resampled={name: decoded(entry) for name, entry in row.get("bootstrap", {}).items()},
+        talks=_talks(row.get("talks", ())),
     )
 
 
@@ -279,105 +294,3 @@ def _as_json(value: Any, indent: str) -> str:
     if isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
         return "[\n" + ",\n".join(inner + _as_json(item, inner) for item in value) + f"\n{indent}]"
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def markdown(path: Path) -> str:
-    """Tables 1 to 3, differences, diagnostics, the paper's claims and what made the runs, as Markdown."""
-    made_from = "the files beside it" if path.is_dir() else path.name
-    parts = [f"<!-- Made from {made_from} by `python -m vhcr.summary publish`; do not edit. -->"]
-    sets = load(path)
-    for number, results in enumerate(sets):
-        title = f"## {results.corpus}"
-        parts.append(title if len(sets) == 1 else f"{title}, setting {number + 1} of {len(sets)}")
-        parts += _markdown_of(results)
-        parts += [f"![{each.alt}]({each.id}.svg)\n\n{each.caption}" for each in _figures(results, number)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _figures(results: Results, number: int) -> list[Figure]:
-    """The plots that stand on the page: the paper's Figures 1, 2 and 4, and what the use of latents costs."""
-    made = figures(_evidence(results), PaperFigures(results.paper_corpus))
-    suffix = f"-{number + 1}" if number else ""
-    return [replace(each, id=each.id + suffix) for each in made if each.id in PLOTTED]
-
-
-def _evidence(results: Results) -> Evidence:
-    resampled = next((one for run in results.runs for one in run.resampled.values()), None)
-    return Evidence(results, num_samples=0, seed=resampled.seed if resampled else 0)
-
-
-def _markdown_of(results: Results) -> Iterable[str]:
-    run = results.runs[0]
-    evidence = _evidence(results)
-    training = (run.training.get("params") or {}).get("training") or {}
-    told = ", ".join(
-        f"{name} {value}" for name, value in training.items() if name not in OPERATIONAL and value
-    )
-    yield (
-        f"{len(results.runs)} runs of {len(results.systems)} systems on data "
-        f"`{str(results.manifest['data_hash'])[:12]}`. Training: {told}."
-    )
-    for table in tables(evidence, PaperFigures(results.paper_corpus)):
-        yield f"### {table.title}"
-        yield table_markdown(table)
-        yield table.caption + (" Mean ± standard deviation over seeds." if table.several_seeds else "")
-    yield "### The paper's claims"
-    rows = [
-        [claim.text, claim.where, f"**{claim.finding.verdict}**", claim.finding.evidence]
-        for claim in claims(evidence)
-    ]
-    yield _lines(["claim", "where", "verdict", "evidence"], rows)
-    yield (
-        "Square brackets hold 95 % intervals of differences, in nats per word unless said otherwise, from a "
-        "paired bootstrap over test conversations and seeds; with one seed a system, they say nothing about "
-        "how much training varies."
-    )
-    yield "### What made the runs"
-    yield _lines(
-        ["system", "seed", "commit", "on", "training, seconds", "evaluated"],
-        [_made(run) for run in results.runs],
-    )
-
-
-def _made(run: Run) -> list[str]:
-    machine = run.training.get("machine")
-    device = str(run.training.get("device"))
-    if device == "cpu" and isinstance(machine, Mapping):
-        device = f"{machine.get('cores')} x {machine.get('cpu')}"
-    commit = str(run.training.get("code_version"))[:10] + (
-        ", with changes" if run.training.get("dirty") else ""
-    )
-    seconds = run.training.get("seconds")
-    return [
-        run.system,
-        str(run.seed),
-        commit,
-        device,
-        f"{seconds:,.0f}" if isinstance(seconds, (int, float)) else "–",
-        str(run.provenance.get("finished_at", "–")),
-    ]
-
-
-def table_markdown(table: Table) -> str:
-    """One table; the paper's figures in italics beside ours, each seed in the JSON alone."""
-    heads = ["system"]
-    for column in table.columns:
-        title = f"{column.group}: {column.title}" if column.group else column.title
-        heads += [title, "*paper*"] if column.paper else [title]
-    rows = []
-    for row in table.rows:
-        fields = [row.label]
-        for cell in row.cells:
-            text = f"{cell.prefix}{cell.text}" + (f" ± {cell.deviation}" if cell.deviation else "")
-            fields.append(f"**{text}**" if cell.best else text)
-            if cell.paper is not None:
-                fields.append(f"*{cell.paper}*")
-        rows.append(fields)
-    return _lines(heads, rows)
-
-
-def _lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(fields: Sequence[str]) -> str:
-        return "| " + " | ".join(field.replace("|", "\\|").replace("\n", " ") for field in fields) + " |"
-
-    return "\n".join([line(heads), line(["---"] * len(heads)), *map(line, rows)])
