@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.training import tiny
-from vhcr.evaluation.likelihood import Scores, importance_weighted_nll, log_weights, score
+from vhcr.evaluation.likelihood import Scores, importance_weighted_nll, log_weights, perplexity, score
 from vhcr.models import build
 
 DATA = tiny.conversations(17, seed=4)
@@ -135,3 +135,11 @@ def test_hred_is_exact_so_its_weights_are_its_likelihood():
         torch.from_numpy(-log_weights(network, DATA, [5], 3, seed=0)[0]),
         torch.full((3,), score(network, DATA, 4, seed=9).nll[5], dtype=torch.float64),
     )
+
+
+def test_a_perplexity_beyond_floats_is_none():
+    """After a step of training a bound may be of thousands of nats a word; the evaluation was lost with it."""
+    assert perplexity(2.0) == pytest.approx(np.exp(2.0))
+    assert perplexity(709.0) is not None
+    assert perplexity(710.0) is None
+    assert perplexity(5000.0) is None

@@ -243,6 +243,25 @@ def test_commands(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert load("toy").runs, "the files are as they were"
 
 
+def test_a_report_leaves_a_folder_of_others_alone(project: Path) -> None:
+    """A paper's own folder has tables/ and plots/ too; they were once removed for ours."""
+    publish()
+    mine = Path("paper/tables/mine.tex")
+    layout.write_text(mine, "by hand")
+    result = CliRunner().invoke(app, ["report", "results/toy", "--out", "paper"])
+    assert "paper/tables: not of a report" in str(result.exception) + result.output
+    assert mine.read_text() == "by hand"
+    assert list(Path("paper").iterdir()) == [mine.parent]
+
+
+def test_one_folder_takes_one_report(project: Path) -> None:
+    publish()
+    names = ["results/toy/hred.json", "results/toy/vhcr-ud.json", "--out", "both"]
+    result = CliRunner().invoke(app, ["report", *names])
+    assert "--out: takes one page" in str(result.exception) + result.output
+    assert not Path("both").exists()
+
+
 def test_a_report_of_what_is_published(project: Path) -> None:
     """From the rows alone: no corpus of that name need be there, nor params.yaml."""
     publish()

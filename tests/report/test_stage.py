@@ -35,6 +35,7 @@ def test_writes_all_files_and_leaves_out_what_does_not_belong(
     stale = layout.report("toy") / "plots" / "stale.png"
     stale.parent.mkdir(parents=True)
     stale.touch()
+    (layout.report("toy") / "table.json").touch()  # it was a report
     write_run(project, "toy", "vhred", 0, SYSTEMS["vhred"])
     shutil.rmtree(layout.evaluated("toy", "vhred", 0))
     path = layout.evaluated("toy", "hred", 0) / "responses.parquet"

@@ -234,6 +234,20 @@ def test_the_mean_of_a_dead_latent_can_be_read_and_a_draw_cannot():
     assert found["z_conv_drawn"] < 0.6
 
 
+def test_z_conv_is_probed_where_no_utterance_is_scored():
+    """In the release's reading a conversation of one turn has a z_conv, but no utterance that is scored."""
+    count = 300
+    data = tiny.conversations(count, seed=0)
+    labels = [("left", "right")[i % 2] for i in range(count)]
+    mean = np.array([[1.0 if label == "left" else -1.0, 0.0] for label in labels])
+    rows = np.arange(count)[np.arange(count) % 3 > 0]
+    gathered = Gathered(rows, 0 * rows, mean[rows], None, None, (mean, np.full((count, 2), 1e-6)))
+    known = {("conversation", "side"): dict(zip([(name, None) for name in data.ids], labels, strict=True))}
+    sides = {"validation": gathered, "test": gathered}
+    found = evaluate.probe_labels(sides, dict.fromkeys(sides, data), known, seed=0)["side"]
+    assert found["z_conv"] == found["z_conv_drawn"] == found["h_cxt"] == 1.0
+
+
 def test_a_run_of_other_data_is_refused(params):
     manifest = layout.tokenised("toy") / "manifest.json"
     layout.write_json(manifest, {**json.loads(manifest.read_text()), "data_hash": "0" * 64})

@@ -6,6 +6,8 @@ over conversations. Noise is keyed by conversation: batch size and order change 
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -75,12 +77,12 @@ class Scores:
         """-log p of a word given z and the words before it, by its position in the utterance, in nats."""
         return ratios(self.reconstruction_by_position, self.words_by_position)
 
-    def by_utterance_length(self, width: int = LENGTH_BIN) -> list[dict[str, float | int]]:
+    def by_utterance_length(self, width: int = LENGTH_BIN) -> list[dict[str, float | int | None]]:
         """The bound per word for utterances of 1 to ``width`` words, EOS counted, of the next ``width``, ...
 
         kl_conv belongs to no utterance and is left out. Lengths that do not occur have no entry.
         """
-        entries: list[dict[str, float | int]] = []
+        entries: list[dict[str, float | int | None]] = []
         for first in range(1, len(self.utterances_by_length), width):
             here = slice(first, first + width)
             lengths = np.arange(len(self.utterances_by_length))[here]
@@ -98,10 +100,15 @@ class Scores:
                     "num_words": int(words),
                     "nll_per_word": reconstruction + kl,
                     "kl_utt_per_word": kl,
-                    "perplexity": float(np.exp(reconstruction + kl)),
+                    "perplexity": perplexity(reconstruction + kl),
                 }
             )
         return entries
+
+
+def perplexity(nats_per_word: float) -> float | None:
+    """exp(nats); None beyond what a float holds (709), as of a model that has hardly been trained."""
+    return math.exp(nats_per_word) if nats_per_word < math.log(sys.float_info.max) else None
 
 
 def ratios(sums: Floats, counts: Floats) -> list[float | None]:

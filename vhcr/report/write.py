@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vhcr import layout
+from vhcr.errors import DataError
 from vhcr.report.page import Report, render
 from vhcr.report.plots import write_images
 from vhcr.report.results import Results, Run
@@ -22,7 +23,14 @@ def write(report: Report, folder: Path, *, commit: str | None = None) -> Path:
     index.html; table.json (one row a run); curves.csv (one row a run, split and step);
     plots/<figure>.png and .svg; tables/<table>.tex and .csv, and of Tables 5 to 7, which are text, .parquet.
     What an earlier report left in plots/ and tables/ is removed.
+
+    Raises:
+        DataError: the folder has a plots/ or tables/ that no report left there.
     """
+    for part in ("plots", "tables"):
+        if (folder / part).exists() and not (folder / "table.json").exists():
+            raise DataError(f"{folder / part}: not of a report; give the report a folder of its own")
+    layout.write_json(folder / "table.json", [run.table_row() for run in report.results.runs])
     for part in ("plots", "tables"):
         shutil.rmtree(folder / part, ignore_errors=True)
     for table in report.tables:
@@ -37,7 +45,6 @@ def write(report: Report, folder: Path, *, commit: str | None = None) -> Path:
             layout.write_parquet(folder / "tables" / f"{name}.parquet", columns)
     for figure in report.figures:
         write_images(figure, folder / "plots")
-    layout.write_json(folder / "table.json", [run.table_row() for run in report.results.runs])
     layout.write_text(folder / "curves.csv", curves_csv(report.results.runs))
     layout.write_text(folder / "index.html", render(report, commit=commit))
     return folder / "index.html"

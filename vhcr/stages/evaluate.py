@@ -26,7 +26,7 @@ from vhcr.evaluation.embedding_metrics import (
     embedding_scores,
     response_metrics,
 )
-from vhcr.evaluation.likelihood import importance_weighted_nll, log_weights, score
+from vhcr.evaluation.likelihood import importance_weighted_nll, log_weights, perplexity, score
 from vhcr.evaluation.text_metrics import distinct, distinct_responses, text_metrics
 from vhcr.generation import control
 from vhcr.generation.respond import Continuation, Responder
@@ -174,7 +174,7 @@ def likelihood(
         "by_utterance_length": scores.by_utterance_length(),
         "reconstruction_by_word_position": scores.reconstruction_by_word_position(),
     }
-    metrics["perplexity"] = float(np.exp(metrics["nll_per_word"]))
+    metrics["perplexity"] = perplexity(metrics["nll_per_word"])
     chosen = np.sort(
         np.random.Generator(np.random.Philox(key=params.seed)).permutation(len(test))[
             : params.importance_conversations
@@ -344,7 +344,7 @@ def diagnose(
 ) -> dict[str, Any]:
     """Is z used? Section 3.4 and the usual diagnostics, on the first ``importance_conversations``.
 
-    On a corpus with labels all conversations are taken, of training too: probes need them.
+    On a corpus with labels all are taken, of the validation split too: probes are fitted there.
     """
     model, size, limit = trained.model, params.batch_conversations, params.importance_conversations
     found = {
@@ -423,8 +423,11 @@ def representations(
         keys: list[tuple[str, int | None]] = [(ids[int(i)], None) for i in gathered.conversation[last]]
         found = {"h_cxt": (keys, gathered.h_cxt[last])}
         if gathered.posterior_conv is not None:
-            found["z_conv"] = (keys, gathered.posterior_conv[0])
-            found["z_conv_drawn"] = (keys, diagnostics.drawn(gathered.posterior_conv, seed))
+            # A row for each, of one turn too, of which the release's reading scores no utterance.
+            everyone: list[tuple[str, int | None]]
+            everyone = [(name, None) for name in ids[: len(gathered.posterior_conv[0])]]
+            found["z_conv"] = (everyone, gathered.posterior_conv[0])
+            found["z_conv_drawn"] = (everyone, diagnostics.drawn(gathered.posterior_conv, seed))
         return found
     keys = [(ids[int(c)], int(t)) for c, t in zip(gathered.conversation, gathered.turn, strict=True)]
     found = {"h_cxt": (keys, gathered.h_cxt)}
