@@ -350,6 +350,8 @@ def report(
             votes = partial(of_runs, studies)
         typer.echo(stage.compare(names, out or place("chosen"), params, votes))
         return
+    if out is not None and len(names) > 1:
+        raise ParameterError("--out: takes one page; make the others apart, or all runs on one with --runs")
     if studies:
         raise ParameterError("--study: goes with --runs, since votes are of certain runs")
     for name in names:

@@ -138,7 +138,7 @@ def test_hred_is_exact_so_its_weights_are_its_likelihood():
 
 
 def test_a_perplexity_beyond_floats_is_none():
-    """After a step of training a bound may be of thousands of nats a word; the evaluation was lost with it."""
+    """After a step of training a bound may be of thousands of nats a word; all else was lost too."""
     assert perplexity(2.0) == pytest.approx(np.exp(2.0))
     assert perplexity(709.0) is not None
     assert perplexity(710.0) is None
