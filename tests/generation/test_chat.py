@@ -93,7 +93,7 @@ def test_a_new_conversation_has_no_context_and_its_own_draws(runs) -> None:  # t
 
 
 def test_the_model_hears_no_more_turns_than_it_was_trained_on(runs) -> None:  # type: ignore[no-untyped-def]
-    chat = chat_with(runs, "hred")
+    chat = chat_with(runs, "hred", strategy="greedy")
     chat.max_context_turns = 3
     for text in ("hello", "how are you?", "thanks", "the printer is broken"):
         last = chat.say(text)
@@ -103,6 +103,17 @@ def test_the_model_hears_no_more_turns_than_it_was_trained_on(runs) -> None:  # 
     assert last.token_ids.tolist() == expected.token_ids[0][0]
     assert expected.log_probs is not None
     assert last.why["log_p"] == pytest.approx(float(expected.log_probs[0, 0]))
+
+
+def test_turns_of_a_long_conversation_draw_numbers_of_their_own(runs) -> None:  # type: ignore[no-untyped-def]
+    """Draws were keyed by the turns that are heard, nine at most: from the fifth reply on all the same.
+
+    Here one turn is heard, the same each time, so a reply could differ from the others by its draws alone.
+    """
+    chat = chat_with(runs, "vhred")
+    chat.max_context_turns = 1
+    norms = [chat.say("hello").why["z_utt_norm"] for _ in range(4)]
+    assert len(set(norms)) == 4
 
 
 def test_why_says_what_the_model_has(runs) -> None:  # type: ignore[no-untyped-def]

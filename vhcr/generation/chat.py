@@ -34,7 +34,7 @@ class Chat:
 
     z_conv is inferred anew from all that was said before each reply, as in the authors' program. Of a
     conversation longer than ``max_context_turns`` the model hears the last ones only: it was trained on
-    no longer ones.
+    no longer ones. Draws are keyed by the turns that were said, heard or not.
     """
 
     responder: Responder
@@ -144,6 +144,8 @@ class Chat:
             batch = pack([context], [self.conversation])
             batch = replace(batch, sample=torch.full_like(batch.sample, self.attempt)).to(responder.device)
             heard = responder.listen(batch)
+            # Counted in what is heard, every turn of a long conversation would draw the same numbers.
+            heard = replace(heard, turn=torch.full_like(heard.turn, len(self.lines)))
             if heard.z_conv:
                 why["kl_conv"] = float(responder.model(batch, responder.noise).kl_conv[0])
         else:
