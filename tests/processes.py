@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import subprocess
 import time
@@ -27,10 +28,15 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = ""
 
 
 def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])
+    """A port of this machine that nothing listens on, below those that outgoing connections are given.
+
+    One of these might be taken by another test's connection before the server asked for it is up.
+    """
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with socket.socket() as asked, contextlib.suppress(OSError):
+            asked.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port found")
 
 
 def answers(url: str) -> bool:
