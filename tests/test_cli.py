@@ -284,6 +284,13 @@ def test_what_cannot_be_done_is_one_line_and_status_2(
         assert message in refused(*arguments, capsys=capsys), arguments
 
 
+@pytest.mark.parametrize("scale", ["-1", "1001", "1e39", "nan"])
+def test_latents_stay_within_what_float32_holds(scale: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A scale of 1e39 made every latent infinite: <unk> thirty times, at a log p of NaN, which is no JSON."""
+    said = refused("generate", RUN, "hello", "--json", "--latent-scale", scale, capsys=capsys)
+    assert said == f"error: latent_scale = {float(scale)!r}: must be from 0 to 1000\n"
+
+
 def test_damaged_runs_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = trained_run(tmp_path)
     (folder / "best.safetensors").write_bytes(b"\0" * 100)

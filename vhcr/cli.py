@@ -80,7 +80,7 @@ ZConvFrom = Annotated[
 ]
 LatentScale = Annotated[
     float,
-    typer.Option(min=0.0, help="Times the deviation of z_conv and z_utt; 0: their means.",
+    typer.Option(help="Times the deviation of z_conv and z_utt, at most 1000; 0: their means.",
                  rich_help_panel=DECODING),
 ]  # fmt: skip
 Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal text.")]

@@ -202,6 +202,11 @@ def test_requests_that_make_no_sense_are_refused_by_name() -> None:
         speaker.listen(batch, torch.zeros(2, 9))
     with pytest.raises(ParameterError, match="'hred' has no z_conv"):
         plain.listen(batch, torch.zeros(2, 3))
+    for value in (1e39, -1e7, float("nan")):
+        with pytest.raises(ParameterError, match="its numbers must be from -1e"):
+            speaker.listen(batch, torch.full((2, 3), value, dtype=torch.float64))
+        with pytest.raises(ParameterError, match="latent_scale = "):
+            Responder(speaker.model, speaker.params, speaker.noise, latent_scale=value)
     with pytest.raises(DataError, match="at least one turn"):
         speaker.respond([[]])
 

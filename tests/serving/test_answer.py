@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,9 @@ def test_z_conv_can_be_asked_for_and_handed_back(answerer: Answerer) -> None:
         ({"latent_scale": float("inf")}, "latent_scale = inf"),
         ({"z_conv_from": "nowhere"}, "z_conv_from = 'nowhere'"),
         ({"z_conv": [1.0]}, "z_conv has 1 numbers; this model needs 3"),
-        ({"z_conv": [float("nan")] * 3}, "not finite"),
+        ({"latent_scale": 1e39}, "latent_scale = 1e+39: input should be less than or equal to 1000"),
+        ({"z_conv": [0.0, 1e39, 0.0]}, "z_conv.1 = 1e+39: input should be less than or equal to 1000000"),
+        ({"z_conv": [float("nan")] * 3}, "z_conv.0 = nan: input should be a finite number"),
     ],
 )
 def test_a_refusal_names_the_parameter_and_the_value(
@@ -97,6 +100,24 @@ def test_a_refusal_names_the_parameter_and_the_value(
     with pytest.raises(ParameterError) as caught:
         answerer.answer([["hello"]], asked)
     assert said in str(caught.value)
+
+
+def test_what_is_allowed_is_answered_in_numbers(answerer: Answerer) -> None:
+    """1e39 is finite when asked for and infinite as float32: log p was NaN or -Infinity, which is no JSON.
+
+    Sampling went as far as an error of torch, where a refusal was promised. The bounds lie where the sums on
+    the way to a word still hold.
+    """
+    far = {"z_conv": [1e6, -1e6, 1e6], "latent_scale": 1000.0, "num_turns": 3}
+    for strategy in ("greedy", "beam", "sample"):
+        found = answerer.answer([["hello"], []], {**far, "strategy": strategy})
+        assert all(math.isfinite(log_p) for each in found for log_p in each.log_probs[0])
+
+
+def test_of_many_numbers_that_are_wrong_some_are_named(answerer: Answerer) -> None:
+    with pytest.raises(ParameterError) as caught:
+        answerer.params({"z_conv": [1e39] * 500})
+    assert str(caught.value).count("z_conv.") == answer.MAX_COMPLAINTS
 
 
 @pytest.mark.parametrize(

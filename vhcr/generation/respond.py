@@ -24,6 +24,11 @@ from vhcr.generation.likeliest import Speaker
 from vhcr.models import HRED, Noise
 from vhcr.params import GenerationParams
 
+# What a model can be asked for: far beyond all it was trained on, and far within what float32 holds. Past
+# that, sums on the way to a word overflow, and every word is as likely as nothing.
+MAX_LATENT_SCALE = 1000.0
+MAX_LATENT = 1e6  # of a z_conv that is given, each number, either way
+
 
 @dataclass(frozen=True)
 class Heard:
@@ -64,6 +69,9 @@ class Responder:
 
     ``latent_scale`` multiplies the standard deviation of every latent drawn: 1 samples as the authors do,
     0 takes the means.
+
+    Raises:
+        ParameterError: ``latent_scale`` is not from 0 to ``MAX_LATENT_SCALE``.
     """
 
     model: HRED
@@ -71,6 +79,12 @@ class Responder:
     noise: Noise
     latent_scale: float = 1.0
     want_log_probs: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.latent_scale <= MAX_LATENT_SCALE:  # so written, it refuses what is no number too
+            raise ParameterError(
+                f"latent_scale = {self.latent_scale!r}: must be from 0 to {MAX_LATENT_SCALE:g}"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +113,8 @@ class Responder:
         A given ``z_conv`` [batch, latent] is used instead.
 
         Raises:
-            ParameterError: ``z_conv`` is given to a model that has none, or of another size.
+            ParameterError: ``z_conv`` is given to a model that has none, is of another size, or holds a
+                number beyond ``MAX_LATENT``.
         """
         batch = batch.to(self.device)
         h_enc = self.model.encode(batch)
@@ -128,7 +143,8 @@ class Responder:
 
         Raises:
             ParameterError: the model never learnt to say a first utterance (reading ``release``), or
-                ``z_conv`` is given to a model that has none, or of another size.
+                ``z_conv`` is given to a model that has none, is of another size, or holds a number beyond
+                ``MAX_LATENT``.
         """
         if not self.model.reading.scores_first_utterance:
             raise ParameterError(
@@ -228,6 +244,12 @@ class Responder:
             )
         if z_conv.shape != (count, size):
             raise ParameterError(f"z_conv has shape {tuple(z_conv.shape)}; this needs ({count}, {size})")
+        outside = ~(z_conv.abs() <= MAX_LATENT)
+        if bool(outside.any()):
+            raise ParameterError(
+                f"z_conv holds {float(z_conv[outside][0])!r}: its numbers must be from {-MAX_LATENT:g} to "
+                f"{MAX_LATENT:g}"
+            )
         return z_conv.to(device=self.device, dtype=self.dtype)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from vhcr.batch import Ints, pack
 from vhcr.errors import ParameterError
-from vhcr.generation.respond import Continuation, Responder
+from vhcr.generation.respond import MAX_LATENT, MAX_LATENT_SCALE, Continuation, Responder
 from vhcr.generation.text import hear, tell
 from vhcr.models import Noise
 from vhcr.params import GenerationParams
@@ -27,6 +26,7 @@ MAX_SAMPLES = 100
 MAX_WORDS = 1000
 MAX_BEAM = 100
 MAX_ANSWERS = 2000  # contexts x samples x turns of one request
+MAX_COMPLAINTS = 5  # in one refusal: of a z_conv, every number can be wrong
 OF_ONE_STRATEGY = {"temperature": "sample", "top_k": "sample", "top_p": "sample", "beam_size": "beam",
                    "length_penalty": "beam"}  # fmt: skip
 
@@ -39,8 +39,8 @@ class AnswerParams(GenerationParams):
     num_turns: Annotated[int, Field(ge=1, le=MAX_TURNS)] = 1
     num_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
     seed: Annotated[int, Field(ge=0)] = 0
-    latent_scale: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 1.0
-    z_conv: tuple[float, ...] = ()
+    latent_scale: Annotated[float, Field(ge=0.0, le=MAX_LATENT_SCALE, allow_inf_nan=False)] = 1.0
+    z_conv: tuple[Annotated[float, Field(ge=-MAX_LATENT, le=MAX_LATENT, allow_inf_nan=False)], ...] = ()
     return_z_conv: bool = False
 
 
@@ -74,7 +74,7 @@ class Answerer:
         try:
             params = AnswerParams(**{**self.defaults.model_dump(), **values})
         except pydantic.ValidationError as error:
-            raise ParameterError("; ".join(_plain(one) for one in error.errors())) from None
+            raise ParameterError("; ".join(_plain(one) for one in error.errors()[:MAX_COMPLAINTS])) from None
         for name, strategy in OF_ONE_STRATEGY.items():
             changed = getattr(params, name) != getattr(self.defaults, name)
             if changed and params.strategy != strategy:
@@ -89,8 +89,6 @@ class Answerer:
             )
         if params.z_conv and len(params.z_conv) != size:
             raise ParameterError(f"z_conv has {len(params.z_conv)} numbers; this model needs {size}")
-        if not all(map(math.isfinite, params.z_conv)):
-            raise ParameterError("z_conv has a number that is not finite")
         return params
 
     def answer(self, contexts: Sequence[Any], values: Mapping[str, Any]) -> list[Answer]:
