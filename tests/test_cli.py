@@ -291,6 +291,14 @@ def test_latents_stay_within_what_float32_holds(scale: str, capsys: pytest.Captu
     assert said == f"error: latent_scale = {float(scale)!r}: must be from 0 to 1000\n"
 
 
+def test_a_seed_is_a_number_of_64_bits() -> None:
+    """A larger one was an error of torch."""
+    result = CliRunner().invoke(cli.app, ["generate", RUN, "hello", "--seed", str(2**70)])
+    assert result.exit_code == 2
+    assert "--seed" in result.output
+    typed("generate", RUN, "hello", "--strategy", "sample", "--seed", str(2**63 - 1))
+
+
 def test_damaged_runs_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = trained_run(tmp_path)
     (folder / "best.safetensors").write_bytes(b"\0" * 100)

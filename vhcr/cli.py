@@ -83,7 +83,7 @@ LatentScale = Annotated[
     typer.Option(help="Times the deviation of z_conv and z_utt, at most 1000; 0: their means.",
                  rich_help_panel=DECODING),
 ]  # fmt: skip
-Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal text.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Equal seeds give equal text.")]
 Turns = Annotated[int, typer.Option(min=1, help="Turns to generate; each hears those before it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of text.")]
 Opening = Annotated[str | None, typer.Option(help="First utterance, given rather than generated.")]

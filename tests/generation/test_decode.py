@@ -358,6 +358,25 @@ def test_a_vocabulary_of_specials_has_nothing_to_say() -> None:
         decode(table, table.start(1), generation(), NOISE)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "changes", "said"),
+    [
+        ("sample", {"temperature": 1e-40}, "temperature = 1e-40: must be at least 1e-20"),
+        ("beam", {"length_penalty": 1e300}, r"length_penalty = 1e\+300: must be at most 332 for .* 8 words"),
+        ("beam", {"length_penalty": float("inf")}, "length_penalty = inf: must be at most 332"),
+    ],
+)
+def test_parameters_that_overflow_are_refused(strategy: str, changes: dict[str, float], said: str) -> None:
+    """They ended in errors of torch and of Python's floats; just within the bound they are what they say."""
+    table = Table({(): {EOS: 0.4, A: 0.6}, (A,): {EOS: 1.0}})
+    with pytest.raises(ParameterError, match=said):
+        decode(table, table.start(1), generation(strategy=strategy, **changes), NOISE, *keys(1))
+    within = {"temperature": 1e-20} if strategy == "sample" else {"length_penalty": 332.0}
+    found = decode(table, table.start(1), generation(strategy=strategy, **within), NOISE, *keys(1))
+    assert found.token_ids == [[A, EOS]]
+    decode(table, table.start(1), generation(strategy="greedy", **changes), NOISE, *keys(1))
+
+
 def test_decoding_leaves_no_trace_in_the_model() -> None:
     """No gradients, and the start state is not written over."""
     model, start = talkative(), starts(10)

@@ -86,6 +86,8 @@ def test_z_conv_can_be_asked_for_and_handed_back(answerer: Answerer) -> None:
         ({"num_samples": 10_000}, "num_samples = 10000"),
         ({"num_turns": 100, "num_samples": 100}, "10000 utterances; at most 2000"),
         ({"seed": -1}, "seed = -1"),
+        ({"seed": 2**70}, f"seed = {2**70}"),
+        ({"strategy": "sample", "temperature": 1e-40}, "temperature = 1e-40: must be at least 1e-20"),
         ({"latent_scale": float("inf")}, "latent_scale = inf"),
         ({"z_conv_from": "nowhere"}, "z_conv_from = 'nowhere'"),
         ({"z_conv": [1.0]}, "z_conv has 1 numbers; this model needs 3"),

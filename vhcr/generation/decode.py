@@ -13,6 +13,7 @@ All strategies share these rules:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -27,6 +28,9 @@ from vhcr.params import GenerationParams
 from vhcr.tokenisation.vocabulary import EOS, PAD, SOS
 
 NEVER = (PAD, SOS)
+
+MIN_TEMPERATURE = 1e-20  # the likeliest word alone long before; logits divided by less overflow float32
+MAX_LENGTH_FACTOR = 1e300  # of words ** length_penalty, which is a float
 
 
 class WordModel(Protocol):
@@ -88,8 +92,10 @@ def decode(
     log-probabilities. Memory is bounded by taking so many sequences at a time as ``MAX_LOGITS`` allows.
 
     Raises:
-        ParameterError: a decoder's vocabulary holds nothing but special tokens that may not be emitted.
+        ParameterError: a decoder's vocabulary holds nothing but special tokens that may not be emitted, or a
+            parameter of the strategy makes numbers that no float holds.
     """
+    _refuse_overflow(params)
     if decoder.vocabulary_size <= EOS:
         raise ParameterError(f"a vocabulary of {decoder.vocabulary_size} tokens holds nothing to say")
     width = params.beam_size if params.strategy == "beam" else 1
@@ -110,6 +116,20 @@ def decode(
         [ids for part in parts for ids in part.token_ids],
         torch.cat(log_probs) if len(log_probs) == len(parts) else None,
     )
+
+
+def _refuse_overflow(params: GenerationParams) -> None:
+    if params.strategy == "sample" and params.temperature < MIN_TEMPERATURE:
+        raise ParameterError(
+            f"temperature = {params.temperature!r}: must be at least {MIN_TEMPERATURE:g}; strategy 'greedy' "
+            "says the likeliest words"
+        )
+    most = math.log(MAX_LENGTH_FACTOR) / math.log(params.max_words)
+    if params.strategy == "beam" and params.length_penalty > most:
+        raise ParameterError(
+            f"length_penalty = {params.length_penalty!r}: must be at most {most:.0f} for utterances of "
+            f"{params.max_words} words"
+        )
 
 
 def _forbid(scores: Tensor) -> None:

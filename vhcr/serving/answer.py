@@ -26,6 +26,7 @@ MAX_SAMPLES = 100
 MAX_WORDS = 1000
 MAX_BEAM = 100
 MAX_ANSWERS = 2000  # contexts x samples x turns of one request
+MAX_SEED = 2**63 - 1
 MAX_COMPLAINTS = 5  # in one refusal: of a z_conv, every number can be wrong
 OF_ONE_STRATEGY = {"temperature": "sample", "top_k": "sample", "top_p": "sample", "beam_size": "beam",
                    "length_penalty": "beam"}  # fmt: skip
@@ -38,7 +39,7 @@ class AnswerParams(GenerationParams):
     beam_size: Annotated[int, Field(ge=1, le=MAX_BEAM)]
     num_turns: Annotated[int, Field(ge=1, le=MAX_TURNS)] = 1
     num_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     latent_scale: Annotated[float, Field(ge=0.0, le=MAX_LATENT_SCALE, allow_inf_nan=False)] = 1.0
     z_conv: tuple[Annotated[float, Field(ge=-MAX_LATENT, le=MAX_LATENT, allow_inf_nan=False)], ...] = ()
     return_z_conv: bool = False
