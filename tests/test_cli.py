@@ -117,6 +117,7 @@ def test_options_reach_decoding() -> None:
         (["--max-words", "3"], {"max_words": 3}),
         (["--beam-size", "3"], {"strategy": "beam", "beam_size": 3}),
         (["--strategy", "beam", "--length-penalty", "0"], {"strategy": "beam", "length_penalty": 0.0}),
+        (["--length-penalty", "3"], {"strategy": "beam", "length_penalty": 3.0}),
         (["--temperature", "3"], {"strategy": "sample", "temperature": 3.0}),
         (["--top-k", "2"], {"strategy": "sample", "top_k": 2}),
         (["--top-p", "0.3"], {"strategy": "sample", "top_p": 0.3}),
@@ -282,6 +283,20 @@ def test_what_cannot_be_done_is_one_line_and_status_2(
     }
     for arguments, message in cases.items():
         assert message in refused(*arguments, capsys=capsys), arguments
+
+
+@pytest.mark.parametrize("command", [("generate", RUN, "hello"), ("chat", RUN), ("interpolate", RUN)])
+def test_an_option_that_would_do_nothing_is_refused(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--strategy greedy --temperature 9`` spoke greedily without a word, while the server refused it."""
+    for options, said in {
+        "--strategy greedy --temperature 9": "temperature = 9.0 means nothing to strategy 'greedy'",
+        "--strategy sample --beam-size 3": "beam_size = 3 means nothing to strategy 'sample'",
+        "--strategy beam --top-k 0": "top_k = 0 means nothing to strategy 'beam'",
+        "--top-p 0.5 --length-penalty 0": "length_penalty = 0.0 means nothing to strategy 'sample'",
+    }.items():
+        assert said in refused(*command, *options.split(), capsys=capsys)
 
 
 @pytest.mark.parametrize("scale", ["-1", "1001", "1e39", "nan"])

@@ -64,11 +64,11 @@ TopK = Annotated[
 ]
 TopP = Annotated[float | None, typer.Option(help="Sample within this mass.", rich_help_panel=DECODING)]
 BeamSize = Annotated[
-    int | None, typer.Option(help="Hypotheses kept by beam search.", rich_help_panel=DECODING)
+    int | None, typer.Option(help="Hypotheses kept by beam search; implies it.", rich_help_panel=DECODING)
 ]
 LengthPenalty = Annotated[
     float | None,
-    typer.Option(help="A beam's score is log p / words ** penalty.", rich_help_panel=DECODING),
+    typer.Option(help="A beam's score is log p / words ** penalty; implies beam.", rich_help_panel=DECODING),
 ]
 MaxWords = Annotated[
     int | None,
@@ -530,11 +530,18 @@ def _save(chat: Chat, name: str) -> None:
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """The options that were given; those of sampling alone ask for sampling."""
+    """The options that were given; those of one strategy ask for it where none is named.
+
+    Raises:
+        ParameterError: one is of another strategy.
+    """
+    from vhcr.generation.strategy import implied_strategy, refuse_unused
+
     given = {name: value for name, value in options.items() if value is not None}
-    for names, strategy in ((("temperature", "top_k", "top_p"), "sample"), (("beam_size",), "beam")):
-        if "strategy" not in given and any(name in given for name in names):
-            given["strategy"] = strategy
+    strategy = given.get("strategy") or implied_strategy(given)
+    if strategy is not None:
+        refuse_unused(given, strategy)
+        given["strategy"] = strategy
     return given
 
 

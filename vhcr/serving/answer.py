@@ -14,6 +14,7 @@ from torch import Tensor
 from vhcr.batch import Ints, pack
 from vhcr.errors import ParameterError
 from vhcr.generation.respond import MAX_LATENT, MAX_LATENT_SCALE, Continuation, Responder
+from vhcr.generation.strategy import refuse_unused
 from vhcr.generation.text import hear, tell
 from vhcr.models import Noise
 from vhcr.params import GenerationParams
@@ -28,8 +29,6 @@ MAX_BEAM = 100
 MAX_ANSWERS = 2000  # contexts x samples x turns of one request
 MAX_SEED = 2**63 - 1
 MAX_COMPLAINTS = 5  # in one refusal: of a z_conv, every number can be wrong
-OF_ONE_STRATEGY = {"temperature": "sample", "top_k": "sample", "top_p": "sample", "beam_size": "beam",
-                   "length_penalty": "beam"}  # fmt: skip
 
 
 class AnswerParams(GenerationParams):
@@ -76,13 +75,8 @@ class Answerer:
             params = AnswerParams(**{**self.defaults.model_dump(), **values})
         except pydantic.ValidationError as error:
             raise ParameterError("; ".join(_plain(one) for one in error.errors()[:MAX_COMPLAINTS])) from None
-        for name, strategy in OF_ONE_STRATEGY.items():
-            changed = getattr(params, name) != getattr(self.defaults, name)
-            if changed and params.strategy != strategy:
-                raise ParameterError(
-                    f"{name} = {getattr(params, name)!r} means nothing to strategy {params.strategy!r}: "
-                    f"it is of {strategy!r}"
-                )
+        changed = {name: value for name, value in params if value != getattr(self.defaults, name)}
+        refuse_unused(changed, params.strategy)
         size = self.run.model.z_conv_size
         if params.z_conv and size == 0:
             raise ParameterError(
