@@ -117,7 +117,7 @@ def test_options_reach_decoding() -> None:
         (["--max-words", "3"], {"max_words": 3}),
         (["--beam-size", "3"], {"strategy": "beam", "beam_size": 3}),
         (["--strategy", "beam", "--length-penalty", "0"], {"strategy": "beam", "length_penalty": 0.0}),
-        (["--length-penalty", "3"], {"strategy": "beam", "length_penalty": 3.0}),
+        (["--length-penalty", "0"], {"strategy": "beam", "length_penalty": 0.0}),
         (["--temperature", "3"], {"strategy": "sample", "temperature": 3.0}),
         (["--top-k", "2"], {"strategy": "sample", "top_k": 2}),
         (["--top-p", "0.3"], {"strategy": "sample", "top_p": 0.3}),
