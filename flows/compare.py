@@ -19,7 +19,6 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-import pydantic
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -29,7 +28,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelling
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import rooms, running
+from flows import rooms, running, terminal
 from flows.pipeline import run_in_order
 from flows.rooms import Room
 from flows.settings import CompareSettings, Limits, TrainSettings
@@ -214,12 +213,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not Path("dvc.yaml").is_file():
         sys.exit("error: dvc.yaml is not here; run this from the root of the project")
-    try:
+    with terminal.plain_errors():
         compare(CompareSettings.model_validate(vars(arguments)))
-    except pydantic.ValidationError as error:
-        sys.exit("\n".join(f"error: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
-    except VhcrError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import graph, running
+from flows import graph, running, terminal
 from flows.settings import PipelineSettings
 from flows.tether import follow_worker
 from vhcr import layout
@@ -180,10 +180,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not Path("dvc.yaml").is_file():
         sys.exit("error: dvc.yaml is not here; run this from the root of the project")
-    try:
+    with terminal.plain_errors():
         pipeline(PipelineSettings(**vars(arguments)))
-    except VhcrError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

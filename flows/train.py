@@ -19,7 +19,6 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-import pydantic
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
     create_link_artifact,
@@ -31,7 +30,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
-from flows import rooms, running
+from flows import rooms, running, terminal
 from flows.rooms import Room
 from flows.settings import DEVICE, Limits, TrainSettings
 from flows.tether import follow_worker
@@ -259,12 +258,8 @@ def main() -> None:
             values.setdefault(section, {})[key] = json.loads(text)
         except ValueError:
             values[section][key] = text  # a word, unquoted
-    try:
+    with terminal.plain_errors():
         train(TrainSettings.model_validate(values))
-    except pydantic.ValidationError as error:
-        sys.exit("\n".join(f"error: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
-    except VhcrError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

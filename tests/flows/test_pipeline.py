@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from flows import pipeline as flow
 from flows.pipeline import pipeline
 from flows.settings import PipelineSettings
-from tests.flows.conftest import dvc
+from tests.flows.conftest import ROOT, dvc
 from tests.processes import wait_for
 
 
@@ -36,6 +37,25 @@ def test_the_form_has_descriptions_bounds_and_defaults() -> None:
         assert field["description"], name
         assert "default" in field, name
     assert settings["properties"]["parallel_stages"]["minimum"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--parallel-stages", "0"], "parallel_stages: Input should be greater than or equal to 1"),
+        (["train", "Report"], "targets.1: String should match pattern"),
+    ],
+)
+def test_what_was_typed_wrong_is_said_on_a_line(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    """It was said by a traceback through pydantic, where the other flows had a line for it."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["pipeline", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        flow.main()
+    assert str(ended.value).startswith(f"error: {message}")
+    assert "\n" not in str(ended.value)
 
 
 def start(code: str, **environment: str) -> subprocess.Popen[str]:
