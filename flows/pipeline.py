@@ -25,6 +25,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import graph, running, terminal
 from flows.settings import PipelineSettings
 from flows.tether import follow_worker
+from flows.train import only_shown
 from vhcr import layout
 from vhcr.errors import VhcrError
 
@@ -72,7 +73,7 @@ def pipeline(settings: PipelineSettings = DEFAULT_SETTINGS) -> dict[str, bool]:
         finally:
             # Reached by an error and by cancelling alike; what goes on below would keep a core busy.
             running.stop_all()
-        link_results(stages)
+        link_results(stages, logger.warning)
     logger.info("%d of %d stages had to run", sum(ran.values()), len(ran))
     return ran
 
@@ -141,34 +142,45 @@ def _named(stage: str, settings: PipelineSettings) -> Any:
     )
 
 
-def link_results(stages: list[str]) -> None:
-    """What one wants to click afterwards: per corpus the table, the report, the runs in MLflow."""
+def link_results(stages: list[str], log: Callable[[str], None]) -> None:
+    """What one wants to click afterwards, on each corpus; what cannot be shown is said in the log."""
     for stage in stages:
         kind, _, corpus = stage.partition("@")
-        if kind != "report":
-            continue
-        key = re.sub(r"[^a-z0-9]+", "-", corpus)
-        page = layout.report(corpus).resolve() / "index.html"
-        rows = layout.read_json(layout.report(corpus) / "table.json")
-        create_table_artifact(
-            table=rows, key=f"table-{key}", description=f"All systems on **{corpus}**; nats per word."
-        )
+        if kind == "report":
+            with only_shown(log):
+                link_report(corpus)
+
+
+def link_report(corpus: str) -> None:
+    """The table, the report, the runs in MLflow: last, since that may be elsewhere and not answer."""
+    key = re.sub(r"[^a-z0-9]+", "-", corpus)
+    page = layout.report(corpus).resolve() / "index.html"
+    rows = layout.read_json(layout.report(corpus) / "table.json")
+    create_table_artifact(
+        table=rows, key=f"table-{key}", description=f"All systems on **{corpus}**; nats per word."
+    )
+    create_link_artifact(
+        link=page.as_uri(), link_text=str(page), key=f"report-{key}", description=f"Report on {corpus}"
+    )
+    if (link := mlflow_link(corpus)) is not None:
         create_link_artifact(
-            link=page.as_uri(), link_text=str(page), key=f"report-{key}", description=f"Report on {corpus}"
+            link=link, link_text=link, key=f"mlflow-{key}", description="Its runs (make mlflow)"
         )
-        if (link := mlflow_link(corpus)) is not None:
-            create_link_artifact(
-                link=link, link_text=link, key=f"mlflow-{key}", description="Its runs (make mlflow)"
-            )
 
 
 def mlflow_link(corpus: str) -> str | None:
-    """Where MLflow shows the runs on a corpus, or None where it has none."""
+    """Where MLflow shows the runs on a corpus, or None where it has none.
+
+    Raises:
+        RecordingError: MLflow does not answer.
+    """
     from vhcr import recording
 
     if not recording.available() or not recording.store_exists():
         return None
-    found = recording.client().get_experiment_by_name(recording.experiment_name(corpus))
+    client = recording.client()
+    with recording.plainly():
+        found = client.get_experiment_by_name(recording.experiment_name(corpus))
     return None if found is None else recording.experiment_url(found.experiment_id)
 
 

@@ -8,7 +8,9 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx
 import pytest
 from pydantic import ValidationError
 
@@ -17,6 +19,7 @@ from flows.pipeline import pipeline
 from flows.settings import PipelineSettings
 from tests.flows.conftest import ROOT, dvc
 from tests.processes import wait_for
+from vhcr import recording
 
 
 def test_settings_refuse_what_they_do_not_know() -> None:
@@ -56,6 +59,47 @@ def test_what_was_typed_wrong_is_said_on_a_line(
         flow.main()
     assert str(ended.value).startswith(f"error: {message}")
     assert "\n" not in str(ended.value)
+
+
+def test_results_that_cannot_be_shown_fail_no_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all stages done, an MLflow that did not answer made the whole run count as failed."""
+    from mlflow.exceptions import MlflowException
+
+    def refuse() -> None:
+        raise recording.RecordingError("MLflow: nobody there")
+
+    def fall_silent(_name: str) -> None:
+        raise MlflowException("timed out")
+
+    def unreachable(**_content: object) -> None:
+        raise httpx.ConnectError("no Prefect there")
+
+    def finish() -> tuple[list[str], list[str]]:
+        """What is shown of two reports, and what is said in the log."""
+        shown.clear()
+        said: list[str] = []
+        flow.link_results(["train@toy-hred-0", "report@toy", "report@own"], said.append)
+        return shown.copy(), said
+
+    for corpus in ("toy", "own"):
+        (tmp_path / "reports" / corpus).mkdir(parents=True)
+        (tmp_path / "reports" / corpus / "table.json").write_text("[]")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.delenv("VHCR_MLFLOW", raising=False)
+    shown: list[str] = []
+    for name in ("create_table_artifact", "create_link_artifact"):
+        monkeypatch.setattr(flow, name, lambda *, key, **_content: shown.append(key))
+    files = ["table-toy", "report-toy", "table-own", "report-own"]
+
+    monkeypatch.setattr(recording, "client", refuse)
+    assert finish() == (files, ["not shown: MLflow: nobody there"] * 2)
+    monkeypatch.setattr(recording, "client", lambda: SimpleNamespace(get_experiment_by_name=fall_silent))
+    assert finish() == (files, ["not shown: MLflow: timed out"] * 2)
+    monkeypatch.setattr(flow, "create_table_artifact", unreachable)
+    assert finish() == ([], ["not shown: no Prefect there"] * 2)
 
 
 def start(code: str, **environment: str) -> subprocess.Popen[str]:
