@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -29,19 +29,25 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
+from pydantic import BaseModel
 
 from flows import rooms, running, terminal
 from flows.rooms import Room
 from flows.settings import DEVICE, Limits, TrainSettings
 from flows.tether import follow_worker
 from vhcr import layout
-from vhcr.errors import VhcrError
+from vhcr.errors import ParameterError, VhcrError
 
 DEFAULT_SETTINGS = TrainSettings()
 PROGRESS = "@progress "  # how vhcr.stages.train begins a line that is meant for us
 MLFLOW = re.compile(r"MLflow run ([0-9a-f]{32})")
 SHOW_SECONDS = 2.0
 
+SECTIONS = tuple(  # of the settings; the others (corpus, system, seed) are values themselves
+    name
+    for name, field in TrainSettings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+)
 STEPS = {  # step -> the stages that belong to it; the last is run alone, unless it brings several
     "prepare": ("validate@{corpus}", "embeddings@{corpus}"),
     "train": ("train@{run}",),
@@ -236,6 +242,37 @@ def link_results(room: Room, row: Mapping[str, Any], numbers: Mapping[str, float
     create_markdown_artifact("\n".join(lines), key=f"result-{key_of(room)}", description="Result")
 
 
+def read_dials(arguments: Sequence[str]) -> dict[str, Any]:
+    """``evaluation.diversity.num_contexts=5`` as settings, section within section.
+
+    Values are JSON; what is not JSON is a word that nobody quoted. Of the same dial twice the last counts.
+
+    Raises:
+        ParameterError: an argument is not of that form, or names no section with dials.
+    """
+    settings: dict[str, Any] = {}
+    for argument in arguments:
+        name, separator, text = argument.partition("=")
+        *sections, dial = name.split(".")
+        if not (separator and sections and dial):
+            raise ParameterError(f"{argument}: write SECTION.DIAL=VALUE")
+        if sections[0] not in SECTIONS:
+            raise ParameterError(f"{argument}: no section {sections[0]!r}; known: {', '.join(SECTIONS)}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        within = settings
+        for section in sections:
+            within = within.setdefault(section, {})
+            if not isinstance(within, dict):
+                raise ParameterError(f"{argument}: {section} has a value already")
+        if isinstance(within.get(dial), dict):
+            raise ParameterError(f"{argument}: some of {dial} is set already")
+        within[dial] = value
+    return settings
+
+
 def main() -> None:
     """Run the flow from a terminal."""
     parser = argparse.ArgumentParser(prog="python -m flows.train", description=train.description)
@@ -243,23 +280,14 @@ def main() -> None:
     parser.add_argument("--system", default=DEFAULT_SETTINGS.system)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "dials", nargs="*", metavar="DIAL=VALUE", help="training.num_epochs=3, model.z_utt_size=8"
+        "dials", nargs="*", metavar="DIAL=VALUE", help="training.num_epochs=3, generation.strategy=beam"
     )
     arguments = parser.parse_args()
     if not Path("dvc.yaml").is_file():
         sys.exit("error: dvc.yaml is not here; run this from the root of the project")
     values: dict[str, Any] = {name: getattr(arguments, name) for name in ("corpus", "system", "seed")}
-    for dial in arguments.dials:
-        name, separator, text = dial.partition("=")
-        section, dot, key = name.partition(".")
-        if not (separator and dot):
-            sys.exit(f"error: {dial}: write SECTION.DIAL=VALUE")
-        try:
-            values.setdefault(section, {})[key] = json.loads(text)
-        except ValueError:
-            values[section][key] = text  # a word, unquoted
     with terminal.plain_errors():
-        train(TrainSettings.model_validate(values))
+        train(TrainSettings.model_validate({**values, **read_dials(arguments.dials)}))
 
 
 if __name__ == "__main__":

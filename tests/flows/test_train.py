@@ -154,6 +154,83 @@ def test_progress_reads_as_a_table() -> None:
     assert text.splitlines()[2] == "| 2 | 1,200 of 3,600 | 2.500 | 2.250 | 0.1250 | 10,000 | 1:01:01 |"
 
 
+class Asked:
+    """In place of the flow: notes the settings it is asked for, and runs nothing."""
+
+    description = ""
+
+    def __init__(self) -> None:
+        self.settings: list[TrainSettings] = []
+
+    def __call__(self, settings: TrainSettings) -> None:
+        self.settings.append(settings)
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    """The dials that `python -m flows.train` with these arguments sets."""
+    asked = Asked()
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    monkeypatch.setattr(flow, "train", asked)
+    flow.main()
+    (found,) = asked.settings
+    return found.model_dump(mode="json", exclude_unset=True, exclude={"corpus", "system", "seed"})
+
+
+def test_dials_are_typed_as_words_as_numbers_and_within_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word ended in a KeyError, unless a number of its section came before it; what lies in a section of a
+    section could not be named at all.
+    """
+    assert typed(monkeypatch) == {}
+    assert typed(monkeypatch, "generation.strategy=beam") == {"generation": {"strategy": "beam"}}
+    assert typed(
+        monkeypatch,
+        "evaluation.diversity.num_contexts=5",
+        "training.device=cpu",
+        "evaluation.diversity.num_samples=3",
+        "evaluation.response_turns=[1,2]",
+        "training.learning_rate=1e-2",
+        "system_dials.decoder_sees_context=false",
+        "training.learning_rate=2e-2",
+    ) == {
+        "training": {"device": "cpu", "learning_rate": 0.02},
+        "evaluation": {"diversity": {"num_contexts": 5, "num_samples": 3}, "response_turns": [1, 2]},
+        "system_dials": {"decoder_sees_context": False},
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["corpus.x=3"], "corpus.x=3: no section 'corpus'; known: training, model, system_dials, evaluation"),
+        (["seed.x=3"], "seed.x=3: no section 'seed'"),
+        (["source.path=chats.jsonl"], "source.path=chats.jsonl: no section 'source'"),
+        (["corpus=toy"], "corpus=toy: write SECTION.DIAL=VALUE"),
+        (["training.num_epochs"], "training.num_epochs: write SECTION.DIAL=VALUE"),
+        (["training.=3"], "training.=3: write SECTION.DIAL=VALUE"),
+        (
+            ["model.z_utt_size=8", "model.z_utt_size.x=3"],
+            "model.z_utt_size.x=3: z_utt_size has a value already",
+        ),
+        (
+            ["evaluation.diversity.num_samples=3", "evaluation.diversity=5"],
+            "evaluation.diversity=5: some of diversity is set already",
+        ),
+        (["training.num_epochs=many"], "training.num_epochs: Input should be a valid integer"),
+        (["evaluation.diversity.num=3"], "evaluation.diversity.num: Extra inputs are not permitted"),
+        (["--corpus", "tay"], "corpus: Value error, not defined in params.yaml"),
+    ],
+)
+def test_what_was_typed_wrong_is_named_on_a_line(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    """corpus.x=3 ended in a TypeError about item assignment."""
+    with pytest.raises(SystemExit) as ended:
+        typed(monkeypatch, *arguments)
+    assert str(ended.value).startswith(f"error: {message}")
+    assert "\n" not in str(ended.value)
+
+
 def train_only(house: House, system: str, **training: int) -> None:
     """What `dvc repro` is to train there, and how."""
     path = house.folder / "params.yaml"
