@@ -96,7 +96,7 @@ class Room:
             "MLFLOW_TRACKING_URI": recording.tracking_uri(),
         }
         if sources := os.environ.get("VHCR_SOURCES"):
-            known["VHCR_SOURCES"] = str((self.root / sources).resolve())
+            known["VHCR_SOURCES"] = str(_found_from(self.root, sources))
         return known
 
 
@@ -147,7 +147,12 @@ def _absolute(params: Params, corpus: str, root: Path) -> Mapping[str, Any]:
     """Local files that a corpus names, found from the room too."""
     merged = params.corpus(corpus)
     sections = {"source": merged.source.path, "embeddings": merged.embeddings.path}
-    return {name: {"path": str((root / path).resolve())} for name, path in sections.items() if path}
+    return {name: {"path": str(_found_from(root, path))} for name, path in sections.items() if path}
+
+
+def _found_from(root: Path, path: str) -> Path:
+    """A path given in the project at ``root``, found from anywhere; ``~`` is a home, as for the download."""
+    return (root / Path(path).expanduser()).resolve()
 
 
 def _cache(root: Path) -> Path:

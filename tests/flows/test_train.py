@@ -110,6 +110,23 @@ def test_local_files_are_found_from_the_room(tmp_path: Path) -> None:
     assert room.params.corpus("own").source.path == str(tmp_path / "chats.jsonl")
 
 
+def test_a_home_is_found_from_the_room_as_the_download_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """~/chats.jsonl was looked for in a folder named ~ of the project, though `dvc repro` found it."""
+    root, home = tmp_path / "project", tmp_path / "home"
+    root.mkdir()
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["corpora"]["own"]["source"]["path"] = "~/chats.jsonl"
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.setenv("HOME", str(home))
+    room = rooms.of(settings(corpus="own"), root)
+    assert room.params.corpus("own").source.path == str(home / "chats.jsonl")
+    for sources, found in (("~/corpora", home / "corpora"), ("corpora", root / "corpora")):
+        monkeypatch.setenv("VHCR_SOURCES", sources)
+        assert room.environment("a flow run")["VHCR_SOURCES"] == str(found)
+
+
 def test_a_room_refuses_what_params_yaml_no_longer_has(tmp_path: Path) -> None:
     """The form lists what there was when it was deployed."""
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
