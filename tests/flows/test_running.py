@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -51,15 +52,25 @@ def test_lines_of_both_streams_arrive_whole() -> None:
     assert run(code) == (3, ["grüße", "trouble"])
 
 
-def test_lines_arrive_while_the_command_runs() -> None:
-    """Read at the end only, a training would show nothing for hours."""
-    arrived: list[tuple[float, str]] = []
-    code = "import time; print('first'); time.sleep(1.5); print('last')"
-    running.run(
-        [PYTHON, "-c", code], lambda line: arrived.append((time.monotonic(), line)), timeout_seconds=60
+def test_lines_arrive_while_the_command_runs(tmp_path: Path) -> None:
+    """Read at the end only, a training would show nothing for hours. The command goes on once it was heard:
+    its lines were told apart by the time between them, and came close together where the machine was busy.
+    """
+    heard = tmp_path / "heard"
+    code = (
+        "import pathlib, time\n"
+        "print('first')\n"
+        f"while not pathlib.Path({str(heard)!r}).exists(): time.sleep(0.02)\n"
+        "print('last')"
     )
-    (first, _), (last, _) = arrived
-    assert last - first > 1.0
+    lines: list[str] = []
+
+    def hear(line: str) -> None:
+        lines.append(line)
+        heard.touch()
+
+    assert running.run([PYTHON, "-c", code], hear, timeout_seconds=60).status == 0
+    assert lines == ["first", "last"]
 
 
 def test_a_progress_bar_does_not_fill_the_log() -> None:
@@ -75,15 +86,33 @@ def test_a_progress_bar_does_not_fill_the_log() -> None:
     assert lines[-1] == "done"
 
 
-def test_a_command_that_takes_too_long_is_stopped_with_all_below_it(tmp_path: Path) -> None:
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let so many seconds pass at once, as time limits see it: a command that was given ten minutes to start
+    has a second left. With a limit of three from the first, a busy machine had not started it by then.
+    """
+    ahead = 0.0
+
+    def let_pass(seconds: float) -> None:
+        nonlocal ahead
+        ahead += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + ahead, sleep=time.sleep)
+    monkeypatch.setattr(running, "time", clock)
+    return let_pass
+
+
+def test_a_command_that_takes_too_long_is_stopped_with_all_below_it(
+    tmp_path: Path, later: Callable[[float], None]
+) -> None:
     code = (
         "import subprocess, sys\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
         "print('half way', flush=True); child.wait()"
     )
-    with pytest.raises(running.CommandError, match=r"(?s)stopped after 3 s.*half way"):
-        run(code, timeout_seconds=3.0)
+    with pytest.raises(running.CommandError, match=r"(?s)stopped after 600 s.*half way"):
+        running.run([PYTHON, "-c", code], lambda line: later(599.0), timeout_seconds=600.0)
     assert gone(int((tmp_path / "pid").read_text()))
 
 
@@ -101,11 +130,17 @@ time.sleep(600)
 """
 
 
-def test_what_a_command_says_while_it_is_stopped_is_heard() -> None:
+def test_what_a_command_says_while_it_is_stopped_is_heard(later: Callable[[float], None]) -> None:
     """Out of time, a training once left a checkpoint and nobody could tell: the pipe was read no more."""
     lines: list[str] = []
-    with pytest.raises(running.CommandError, match=r"(?s)stopped after 5 s.*checkpoint left"):
-        running.run([PYTHON, "-c", LAST_WORDS], lines.append, timeout_seconds=5.0)
+
+    def hear(line: str) -> None:
+        lines.append(line)
+        if line == "ready":
+            later(599.0)
+
+    with pytest.raises(running.CommandError, match=r"(?s)stopped after 600 s.*checkpoint left"):
+        running.run([PYTHON, "-c", LAST_WORDS], hear, timeout_seconds=600.0)
     assert lines == ["ready", "checkpoint left"]
 
 
@@ -241,7 +276,11 @@ def test_one_flow_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_a_lock_goes_with_its_killed_holder(tmp_path: Path, start: Start) -> None:
+def test_a_lock_goes_with_its_killed_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    """It is killed once the other one waits: by a clock, it was gone at times before that one had come."""
+    monkeypatch.setattr(running, "POLL_SECONDS", 0.05)
     lock = tmp_path / "project.lock"
     code = (
         "import time; from pathlib import Path; from flows import running\n"
@@ -252,6 +291,10 @@ def test_a_lock_goes_with_its_killed_holder(tmp_path: Path, start: Start) -> Non
     assert first.stdout is not None
     assert first.stdout.readline() == "held\n"
     waited: list[str] = []
-    threading.Timer(0.5, first.kill).start()
-    with running.hold_project("second", waited.append, wait_seconds=30, path=lock):
+
+    def kill(text: str) -> None:
+        waited.append(text)
+        first.kill()
+
+    with running.hold_project("second", kill, wait_seconds=30, path=lock):
         assert waited == [f"waiting: the project is held by first (PID {first.pid})"]

@@ -277,7 +277,8 @@ def test_a_stage_ends_with_a_killed_dvc(tmp_path: Path, monkeypatch: pytest.Monk
         finally:
             dvc.kill()
             for left in house.trainings():
-                left.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    left.kill()
 
 
 @slow
