@@ -104,6 +104,26 @@ def test_contexts_come_from_arguments_standard_input_and_files_alike(tmp_path: P
     assert typed("generate", RUN, "--file", str(file), "--json") == expected
 
 
+def test_only_a_line_feed_ends_a_line_of_a_file(tmp_path: Path) -> None:
+    """JSON may hold U+2028, U+0085 and other line breaks of Python's as they are: valid lines were cut there.
+
+    A byte order mark before the first line, as some editors write, was refused.
+    """
+    texts = ["hello\u2028fine", "thanks\x85again", "hello\x1cfine"]
+    file = tmp_path / "contexts.jsonl"
+    lines = [json.dumps([text], ensure_ascii=False) for text in texts[:2]] + [json.dumps(texts[2:])]
+    file.write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
+    printed = typed("generate", RUN, "--file", str(file), "--json").removesuffix("\n").split("\n")
+    assert [json.loads(line)["context"] for line in printed] == [[text] for text in texts]
+
+
+def test_text_that_utf8_cannot_hold_becomes_what_it_becomes_in_a_corpus(tmp_path: Path) -> None:
+    """JSON can spell half a surrogate pair; printing it was a traceback."""
+    file = tmp_path / "contexts.jsonl"
+    file.write_text('["hello \\ud800"]', encoding="utf-8")
+    assert objects(typed("generate", RUN, "--file", str(file), "--json"))[0]["context"] == ["hello ?"]
+
+
 def test_text_output_shows_context_and_responses() -> None:
     spoken = objects(typed("generate", RUN, "hello | fine", "--json"))[0]["responses"][0]["turns"][0]
     assert typed("generate", RUN, "hello | fine") == f"  hello\n  fine\n> {spoken}\n"
@@ -283,6 +303,32 @@ def test_what_cannot_be_done_is_one_line_and_status_2(
     }
     for arguments, message in cases.items():
         assert message in refused(*arguments, capsys=capsys), arguments
+
+
+def test_what_is_not_utf8_is_refused_by_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such bytes on standard input or in an argument were tracebacks of codecs."""
+    bad = b"\xef\xbb\xbfhello\nfine \xff\n"
+    (tmp_path / "bad.jsonl").write_bytes(b'["hello"]\n["fine \xff"]\n')
+    deep = tmp_path / "deep.jsonl"
+    deep.write_text("[" * 100_000, encoding="utf-8")
+    result = CliRunner().invoke(cli.app, ["generate", RUN], input=bad)
+    assert str(result.exception) == "standard input:2: not UTF-8"
+    context = objects(typed("generate", RUN, "--json", input="\ufeffhello\nfine\n"))[0]["context"]
+    assert context == ["hello"], "a byte order mark is no part of the text"
+    cases = {
+        ("generate", RUN, "--file", str(tmp_path / "bad.jsonl")): "bad.jsonl:2: not UTF-8",
+        ("generate", RUN, "--file", str(deep)): "deep.jsonl:1: not valid JSON",
+        ("generate", RUN, "fine \udcff"): "'fine \\udcff' cannot be written as UTF-8",
+    }
+    for arguments, message in cases.items():
+        assert message in refused(*arguments, capsys=capsys)
+
+
+def test_a_line_of_a_chat_that_is_not_utf8_costs_no_other() -> None:
+    result = CliRunner().invoke(cli.app, ["chat", RUN], input=b"\xff\nhello\n/show\n")
+    assert result.exit_code == 0
+    assert "you>   that was not UTF-8\n" in result.stdout
+    assert "  you> hello\n" in result.stdout
 
 
 @pytest.mark.parametrize("command", [("generate", RUN, "hello"), ("chat", RUN), ("interpolate", RUN)])

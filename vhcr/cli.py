@@ -451,16 +451,28 @@ def talk(chat: Chat) -> None:
             import readline  # noqa: F401  # line editing and history for input()
     while True:
         try:
-            line = input("you> ").strip()
+            line = _typed()
+            if line == "/quit":
+                return
+            _obey(chat, line)
         except (EOFError, KeyboardInterrupt):
             typer.echo()
             return
-        if line == "/quit":
-            return
-        try:
-            _obey(chat, line)
         except VhcrError as error:
             typer.echo(f"  {error}")
+
+
+def _typed() -> str:
+    """One line after the prompt; from a pipe it is decoded here: one that is not UTF-8 costs no other."""
+    try:
+        if sys.stdin.isatty():
+            return input("you> ").strip()
+        typer.echo("you> ", nl=False)
+        if not (line := sys.stdin.buffer.readline()):
+            raise EOFError
+        return line.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise ParameterError("that was not UTF-8") from None
 
 
 def _obey(chat: Chat, line: str) -> None:
@@ -587,29 +599,44 @@ def _contexts(arguments: Sequence[str] | None, file: Path | None) -> Iterator[li
     else:
         if sys.stdin.isatty():
             typer.echo(f"One context a line, turns separated by '{SEPARATOR}'; end with Ctrl-D.", err=True)
-        yield from (_turns(line) for line in sys.stdin if line.strip())
+        yield from (_turns(line) for line, _ in _lines(sys.stdin.buffer, "standard input"))
+
+
+def _lines(raw: Iterable[bytes], origin: str) -> Iterator[tuple[str, str]]:
+    """Lines of UTF-8 with something in them, and where each stands; a byte order mark may come first.
+
+    They come as bytes, cut at line feeds: texts hold other characters that Python calls line breaks.
+    """
+    for number, line in enumerate(raw, start=1):
+        where = f"{origin}:{number}"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise ParameterError(f"{where}: not UTF-8") from None
+        if text.strip():
+            yield text, where
 
 
 def _read_contexts(file: Path) -> Iterator[list[str]]:
     """Contexts from JSON Lines: a list of texts, or an object with `context` or `utterances`."""
+    from vhcr.corpora.records import text_of
+
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+        raw = file.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ParameterError(f"{file}: cannot be read: {error.strerror}") from None
+    for line, where in _lines(raw, str(file)):
         try:
             value = json.loads(line)
-        except ValueError as error:
-            raise ParameterError(f"{file}:{number}: not valid JSON: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise ParameterError(f"{where}: not valid JSON: {error}") from None
         if isinstance(value, dict):
             value = value.get("context", value.get("utterances"))
         turns = value if isinstance(value, list) else []
         texts = [turn.get("text") if isinstance(turn, dict) else turn for turn in turns]
-        spoken = [text for text in texts if isinstance(text, str)]
+        spoken = [text_of(text, "text") for text in texts if isinstance(text, str)]
         if not spoken or len(spoken) < len(texts):
-            raise ParameterError(f"{file}:{number}: expected a list of utterances, or `utterances` with one")
+            raise ParameterError(f"{where}: expected a list of utterances, or `utterances` with one")
         yield spoken
 
 

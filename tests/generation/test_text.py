@@ -33,3 +33,9 @@ def test_text_without_words_is_refused() -> None:
     for text in ("", "   ", "—"):
         with pytest.raises(ParameterError, match="no word in"):
             hear(text, VOCABULARY, 30)
+
+
+def test_what_no_file_could_hold_is_refused() -> None:
+    """Half a surrogate pair, as JSON can spell it, was heard as an unknown word; printing it failed."""
+    with pytest.raises(ParameterError, match=r"'hello \\ud800' cannot be written as UTF-8"):
+        hear("hello \ud800", VOCABULARY, 30)

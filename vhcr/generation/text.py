@@ -16,8 +16,14 @@ def hear(text: str, vocabulary: Vocabulary, max_words: int) -> Ints:
     """The token ids of one utterance, EOS included, cut to ``max_words`` as the training data were.
 
     Raises:
-        ParameterError: there is no word in ``text``.
+        ParameterError: there is no word in ``text``, or it holds what is no character.
     """
+    try:
+        text.encode("utf-8")
+    except (
+        UnicodeEncodeError
+    ):  # an argument that was not UTF-8, or half a surrogate pair, which JSON can spell
+        raise ParameterError(f"{text!r} cannot be written as UTF-8") from None
     words = tokenise(text)
     if not words:
         raise ParameterError(f"there is no word in {text!r}")
