@@ -152,6 +152,10 @@ def test_file_is_found_by_path_by_name_and_by_kind(tmp_path: Path, monkeypatch: 
     assert locate(None) == google
     with pytest.raises(DataError, match=r"no missing\.bin"):
         locate("missing.bin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("VHCR_SOURCES", "~")
+    assert locate(None) == google
+    assert locate("~/own.bin") == own, "as source.path is understood"
 
 
 def test_coverage_counts_tokens_and_types() -> None:

@@ -160,11 +160,11 @@ def locate(path: str | None) -> Path:
         DataError: there is none.
     """
     folder = os.environ.get(SOURCES)
-    if path is not None and Path(path).is_file():
-        return Path(path)
+    if path is not None and Path(path).expanduser().is_file():
+        return Path(path).expanduser()
     pattern = GOOGLE_NEWS if path is None else Path(path).name
     if folder:
-        matches = sorted(file for file in Path(folder).glob(pattern) if file.is_file())
+        matches = sorted(file for file in Path(folder).expanduser().glob(pattern) if file.is_file())
         if matches:
             return matches[0]
     looked = f"{SOURCES}={folder}" if folder else f"{SOURCES} is not set"
