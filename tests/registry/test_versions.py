@@ -13,6 +13,7 @@ from vhcr import layout, recording
 from vhcr.errors import DataError
 from vhcr.recording import MlflowRun
 from vhcr.registry import CHAMPION, register
+from vhcr.registry.versions import _compared
 from vhcr.stages.resolve import evaluation_of, fetched_run_id, resolve_run
 
 
@@ -122,6 +123,24 @@ def test_a_champion_whose_evaluation_is_gone_stays_until_moved_by_hand(corpus: s
     found = register(*evaluated_run(corpus, 1, nll=3.0))
     assert not found.is_champion
     assert "--champion moves the alias" in found.reason
+
+
+def test_the_reason_a_champion_cannot_be_compared_with_shows_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It repeated MLflow's error, address and all, and a reason is printed and logged."""
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ann:secret@host/")
+
+    class Unreachable:
+        def download_artifacts(self, *_: str) -> str:
+            raise MlflowException("API request to https://ann:secret@host/api/2.0/x failed")
+
+    champion = ModelVersion("vhcr-toy", "3", 0, run_id="0" * 32)
+    verdict = _compared(Unreachable(), champion, tmp_path, {"num_samples": 10, "seed": 0})  # type: ignore[arg-type]
+    assert "version 3 cannot be read (API request to https://host/api/2.0/x failed)" in verdict.reason
 
 
 def test_a_run_fetched_from_the_registry_is_registered_as_itself(corpus: str) -> None:

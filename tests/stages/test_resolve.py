@@ -94,3 +94,18 @@ def test_runs_that_lie_elsewhere_are_fetched_once(
     }.items():
         with pytest.raises(CheckpointError, match=message):
             resolve_run(reference)
+
+
+def test_what_the_registry_says_of_a_failure_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow repeats the address that could not be reached; the user name and password stood in it."""
+    from mlflow.exceptions import MlflowException
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ann:secret@host/")
+
+    class Unreachable:
+        def get_model_version_by_alias(self, *_: str) -> None:
+            raise MlflowException("API request to https://ann:secret@host/api/2.0/x failed")
+
+    monkeypatch.setattr(recording, "client", Unreachable)
+    with pytest.raises(CheckpointError, match=r"API request to https://host/api/2\.0/x failed"):
+        resolve_run("models:/speaker@champion")

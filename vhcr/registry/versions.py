@@ -14,6 +14,7 @@ from vhcr.layout import read_json, read_run
 from vhcr.params import GenerationParams, parse
 from vhcr.recording import client, experiment_name, import_run, one_at_a_time, plainly, run_url
 from vhcr.recording.files import EVALUATION, file_digest
+from vhcr.recording.store import told
 from vhcr.registry.card import intervals, model_card
 from vhcr.registry.champion import RULE, Verdict, judge
 
@@ -228,7 +229,7 @@ def _compared(
         except (MlflowException, OSError) as error:
             return Verdict(
                 False,
-                f"the evaluation of version {champion.version} cannot be read ({error}); "
+                f"the evaluation of version {champion.version} cannot be read ({told(error)}); "
                 "--champion moves the alias by hand",
             )
         verdict = judge(evaluated, Path(path).parent, **bootstrap)

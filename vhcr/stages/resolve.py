@@ -132,7 +132,7 @@ def _registered(reference: str) -> str:
         else:
             version = client.get_model_version(parts["name"], parts["version"])
     except MlflowException as error:
-        raise CheckpointError(f"{reference}: {error.message}") from None
+        raise CheckpointError(f"{reference}: {told(error)}") from None
     if not version.run_id:
         raise CheckpointError(f"{reference}: version {version.version} does not say which run it came from")
     return str(version.run_id)
