@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,3 +110,57 @@ def test_what_the_registry_says_of_a_failure_shows_no_password(monkeypatch: pyte
     monkeypatch.setattr(recording, "client", Unreachable)
     with pytest.raises(CheckpointError, match=r"API request to https://host/api/2\.0/x failed"):
         resolve_run("models:/speaker@champion")
+
+
+class Kept:
+    """MLflow as far as fetching asks it: a run with all its files, each of them saying "mine"."""
+
+    def list_artifacts(self, _: str, path: str = "") -> list[SimpleNamespace]:
+        names = ("metrics.json",) if path else resolve.NEEDED
+        return [SimpleNamespace(path=name) for name in names]
+
+    def download_artifacts(self, _: str, name: str, target: str) -> str:
+        made = Path(target) / name
+        if name == resolve.EVALUATION:
+            made.mkdir()
+            (made / "metrics.json").write_text("mine", encoding="utf-8")
+        else:
+            made.write_text("mine", encoding="utf-8")
+        return str(made)
+
+
+def test_of_two_processes_that_fetch_a_run_the_second_takes_what_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both found no folder and downloaded; the second then could not rename its own onto a filled one.
+
+    Nor may it remove that: the first may be reading it by now.
+    """
+    monkeypatch.setattr(resolve, "_client", Kept)
+    folder = resolve.WORK / "fetched" / ID
+    evaluation = folder / resolve.EVALUATION
+    rename = Path.rename
+
+    def outrun(path: Path, target: Path) -> Path:
+        if target in (folder, evaluation):
+            target.mkdir(parents=True)
+            for name in ("run.json", "metrics.json"):
+                (target / name).write_text("theirs", encoding="utf-8")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", outrun)
+    assert resolve_run(ID) == folder
+    assert (folder / "run.json").read_text(encoding="utf-8") == "theirs"
+    resolve._fetch_evaluation(ID, evaluation)
+    assert (evaluation / "metrics.json").read_text(encoding="utf-8") == "theirs"
+    assert [path.name for path in folder.parent.iterdir()] == [ID]
+    assert not list(folder.glob(".*")), "no half-fetched folder is left"
+
+
+def test_what_is_left_of_a_fetched_run_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve, "_client", Kept)
+    folder = resolve.WORK / "fetched" / ID
+    folder.mkdir(parents=True)
+    (folder / "curves.csv").touch()
+    assert sorted(path.name for path in resolve_run(ID).iterdir()) == sorted(resolve.NEEDED)
+    assert [path.name for path in folder.parent.iterdir()] == [ID]

@@ -143,7 +143,7 @@ def _fetched(run_id: str) -> Path:
     folder = WORK / "fetched" / run_id
     if (folder / "run.json").is_file():
         return folder
-    with _fetching(run_id, folder) as (client, temporary):
+    with _fetching(run_id, folder, anew=False) as (client, temporary):
         kept = {Path(file.path).name for file in client.list_artifacts(run_id)}
         missing = [name for name in NEEDED if name not in kept]
         if missing:
@@ -155,7 +155,7 @@ def _fetched(run_id: str) -> Path:
 
 def _fetch_evaluation(run_id: str, folder: Path) -> None:
     """The evaluation of a run, copied here each time it is asked for: it may be made anew."""
-    with _fetching(run_id, folder) as (client, temporary):
+    with _fetching(run_id, folder, anew=True) as (client, temporary):
         if client.list_artifacts(run_id, EVALUATION):
             inner = Path(client.download_artifacts(run_id, EVALUATION, str(temporary)))
             for file in inner.iterdir():
@@ -164,26 +164,48 @@ def _fetch_evaluation(run_id: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _fetching(run_id: str, folder: Path) -> Iterator[tuple[MlflowClient, Path]]:
+def _fetching(run_id: str, folder: Path, *, anew: bool) -> Iterator[tuple[MlflowClient, Path]]:
     """MLflow's client, and a folder to fill that becomes ``folder`` where nothing went wrong."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client = _client()
     from mlflow.exceptions import MlflowException
 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True, exist_ok=True)
     try:
-        try:
-            yield client, temporary
-        except (MlflowException, OSError) as error:
-            raise CheckpointError(
-                f"MLflow run {run_id} does not lie in {DATA / 'trained'}, "
-                f"and cannot be fetched: {told(error)}"
-            ) from None
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        temporary.mkdir(parents=True, exist_ok=True)
+        yield client, temporary
+        _put(temporary, folder, anew=anew)
+    except (MlflowException, OSError) as error:
+        raise CheckpointError(
+            f"MLflow run {run_id} does not lie in {DATA / 'trained'}, and cannot be fetched: {told(error)}"
+        ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put(made: Path, folder: Path, *, anew: bool) -> None:
+    """``made`` becomes ``folder``; where another process was first, what it put there stays: it may read it.
+
+    ``anew`` replaces what was there before.
+    """
+    if anew:
+        _clear(folder)
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        if not anew and not (folder / "run.json").is_file():  # something else, which was there before
+            _clear(folder)
+            made.rename(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Remove a folder; nobody sees half of it."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _client() -> MlflowClient:
