@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.generation.runs import VOCABULARY, trained_run
-from vhcr import cli
+from vhcr import cli, recording
 from vhcr.generation import control
 from vhcr.generation.respond import Responder
 from vhcr.generation.text import hear, tell
@@ -279,6 +279,42 @@ def test_runs_lists_what_lies_here(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     assert "No trained run" in typed("runs")
     assert "No report" in typed("table")
+
+
+def test_a_damaged_run_is_named_in_the_list_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run.json that was cut short ended the list where it stood."""
+    monkeypatch.chdir(tmp_path)
+    trained_run(tmp_path)
+    trained_run(tmp_path, seed=2)
+    damaged = Path("data/trained/invented/vhcr-ud/1/run.json")
+    damaged.parent.mkdir()
+    damaged.write_text("{", encoding="utf-8")
+    whole, broken, other = typed("runs").splitlines()
+    assert whole.split() == ["invented/vhcr-ud/0", "not", "in", "MLflow"]
+    assert broken.startswith(f"invented/vhcr-ud/1 {'':21} {damaged}: not valid JSON")
+    assert other.split()[0] == "invented/vhcr-ud/2"
+
+
+def test_where_mlflow_fails_the_runs_are_listed_before_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server that went away after the first question was a traceback, its password in it."""
+    from mlflow.exceptions import MlflowException
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ann:secret@host/")
+
+    class Unreachable:
+        def get_experiment_by_name(self, _: str) -> None:
+            raise MlflowException("API request to https://ann:secret@host/api/2.0/x failed")
+
+    monkeypatch.delenv("VHCR_MLFLOW", raising=False)
+    monkeypatch.setattr(recording, "client", Unreachable)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["runs"])
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.err == "error: MLflow: API request to https://host/api/2.0/x failed\n"
+    assert len(captured.out.splitlines()) == 4
 
 
 def test_what_cannot_be_done_is_one_line_and_status_2(

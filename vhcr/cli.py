@@ -273,8 +273,11 @@ def runs() -> None:
     if not found:
         typer.echo("No trained run lies in data/trained/ yet: make run")
     for name, folder in found.items():
-        info = read_run(folder)
-        typer.echo(f"{name:40} {info.get('mlflow_run_id') or 'not in MLflow'}")
+        try:
+            said = read_run(folder).get("mlflow_run_id") or "not in MLflow"
+        except DataError as error:
+            said = str(error)  # the others are listed all the same
+        typer.echo(f"{name:40} {said}")
     for line in _links(sorted({name.split("/")[0] for name in found})):
         typer.echo(line)
 
@@ -285,14 +288,15 @@ def _links(corpora: Sequence[str]) -> Iterator[str]:
 
     if not corpora or not recording.available() or not recording.store_exists():
         return
-    connected = recording.client()
-    for corpus in corpora:
-        experiment = connected.get_experiment_by_name(recording.experiment_name(corpus))
-        if experiment is not None:
-            recording.save_views(connected, experiment.experiment_id)
-            yield f"\n{corpus} in MLflow (make mlflow), side by side:"
-            yield f"  {recording.view_url(experiment.experiment_id, recording.TABLE)}"
-            yield f"  {recording.view_url(experiment.experiment_id, recording.CURVES)}"
+    with recording.plainly():
+        connected = recording.client()
+        for corpus in corpora:
+            experiment = connected.get_experiment_by_name(recording.experiment_name(corpus))
+            if experiment is not None:
+                recording.save_views(connected, experiment.experiment_id)
+                yield f"\n{corpus} in MLflow (make mlflow), side by side:"
+                yield f"  {recording.view_url(experiment.experiment_id, recording.TABLE)}"
+                yield f"  {recording.view_url(experiment.experiment_id, recording.CURVES)}"
 
 
 @app.command()
