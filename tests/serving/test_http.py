@@ -64,6 +64,8 @@ def test_a_champion_answers_over_http(tmp_path: Path, monkeypatch: pytest.Monkey
             ({"inputs": [context], "params": {"temprature": 1.0}}, "temprature: unknown parameter"),
             ({"inputs": [context], "params": {"num_turns": "two"}}, "num_turns"),
             ({"inputs": [context], "params": {"num_turns": 1000}}, "num_turns = 1000"),
+            ({"inputs": [context], "params": {"latent_scale": 1e39}}, "latent_scale = 1e+39"),
+            ({"inputs": [context], "params": {"z_conv": [1e39] * 3}}, "z_conv.0 = 1e+39"),
             ({"inputs": [{"context": [""]}]}, "there is no word in ''"),
             ({"inputs": [{"context": "hello"}]}, "Expected data to be list"),
             ({"inputs": [{"contxt": ["hello"]}]}, "missing inputs ['context']"),
