@@ -20,9 +20,7 @@ def hear(text: str, vocabulary: Vocabulary, max_words: int) -> Ints:
     """
     try:
         text.encode("utf-8")
-    except (
-        UnicodeEncodeError
-    ):  # an argument that was not UTF-8, or half a surrogate pair, which JSON can spell
+    except UnicodeEncodeError:  # a stray byte of an argument, or half a surrogate pair, which JSON can spell
         raise ParameterError(f"{text!r} cannot be written as UTF-8") from None
     words = tokenise(text)
     if not words:
