@@ -85,7 +85,7 @@ def _where(folders: Iterable[Path]) -> Iterable[str]:
 def publish(
     corpus: str, *, params: Path = Path("params.yaml"), results: Path = Path("results")
 ) -> list[Path]:
-    """Add a corpus's evaluated runs to results/<corpus>/<system>.json; returns these files and its README.md.
+    """Add a corpus's evaluated runs to results/<corpus>/<system>.json; returns these files and the pages.
 
     Runs that saw other data than what is tokenised now are left out; the log says which.
 
@@ -114,7 +114,7 @@ def publish(
     files = published.publish(
         found, num_samples=evaluation.bootstrap_samples, seed=evaluation.seed, folder=results
     )
-    return [*files, published_page.write(results / corpus)]
+    return [*files, published_page.write(results / corpus), published_page.write_overview(results)]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

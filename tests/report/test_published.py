@@ -237,10 +237,28 @@ def test_commands(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "results/toy/hred.json",
         "results/toy/vhcr-ud.json",
         "results/toy/README.md",
+        "results/README.md",
     ]
     summary.main(["render", "results/toy"])
     assert capsys.readouterr().out == PAGE.read_text()
     assert load("toy").runs, "the files are as they were"
+
+
+def test_an_overview_holds_every_claim_on_every_corpus(project: Path) -> None:
+    """Benchmarks lie in a folder beside the corpora, and are none."""
+    layout.write_json(Path("results/benchmarks/limit.json"), {"gflops": 190})
+    publish()
+    page = Path("results/README.md").read_text()
+    rows = {
+        line.split(" | ")[0].strip("| "): line.strip(" |").rpartition(" | ")[2] for line in page.splitlines()
+    }
+    (results,) = published.load(PUBLISHED)
+    judged = claims(Evidence(results, num_samples=0, seed=0))
+    assert {claim.text: rows[claim.text] for claim in judged} == {
+        claim.text: claim.finding.verdict for claim in judged
+    }
+    assert "[toy](toy/README.md): 2 runs of 2 systems" in page
+    assert "benchmarks" not in page
 
 
 def test_a_report_leaves_a_folder_of_others_alone(project: Path) -> None:

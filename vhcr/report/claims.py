@@ -57,6 +57,11 @@ def claims(evidence: Evidence) -> list[Claim]:
     return sorted(judged, key=lambda claim: claim.finding.verdict == "not run")
 
 
+def statements() -> list[tuple[str, str]]:
+    """Text of every claim on any corpus, and where the paper has it; in the paper's order."""
+    return [(text, where) for text, where, *_ in _CLAIMS]
+
+
 def signed(interval: Interval) -> str:
     """ "-0.012 [-0.020, -0.004]", with so many digits that a narrow interval still shows its width."""
     width = interval.high - interval.low

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vhcr import layout
-from vhcr.report.claims import claims
+from vhcr.report.claims import claims, statements
 from vhcr.report.evidence import Evidence
 from vhcr.report.paper import PaperFigures
 from vhcr.report.plots import Figure, figures, write_images
@@ -32,6 +32,38 @@ def write(folder: Path) -> Path:
             write_images(figure, folder, ("svg",))
     page = folder / "README.md"
     layout.write_text(page, markdown(folder))
+    return page
+
+
+def write_overview(folder: Path) -> Path:
+    """README.md of ``folder``: what each claim came to on every corpus that is published there."""
+    pages = sorted(page for page in folder.glob("*/README.md") if any(page.parent.glob("*.json")))
+    newest = {page.parent.name: load(page.parent)[0] for page in pages}
+    verdicts = {
+        name: {claim.text: claim.finding.verdict for claim in claims(_evidence(results))}
+        for name, results in newest.items()
+    }
+    heads = [
+        f"[{name}]({name}/README.md): {len(results.runs)} runs of {len(results.systems)} systems"
+        for name, results in newest.items()
+    ]
+    rows = [
+        [text, where, *(found.get(text, "–") for found in verdicts.values())]
+        for text, where in statements()
+        if any(text in found for found in verdicts.values())
+    ]
+    parts = [
+        "<!-- Made from the folders beside it by `python -m vhcr.summary publish`; do not edit. -->",
+        "# What each claim came to",
+        "By the runs that are published here and the rules of `vhcr/report/claims.py`. The numbers behind each "
+        "verdict, tables and plots are on the page of the corpus.",
+        _lines(["claim", "where", *heads], rows),
+        "Supported: all that it says was found, with 95 % intervals that leave out zero where systems are "
+        "compared. Not supported: the contrary was. Undecided: neither, or on too few runs or validations to "
+        "tell. Not run: a system that it needs has not been. –: the paper does not say it of this corpus.",
+    ]
+    page = folder / "README.md"
+    layout.write_text(page, "\n\n".join(parts) + "\n")
     return page
 
 
