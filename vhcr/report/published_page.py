@@ -43,10 +43,7 @@ def write_overview(folder: Path) -> Path:
         name: {claim.text: claim.finding.verdict for claim in claims(_evidence(results))}
         for name, results in newest.items()
     }
-    heads = [
-        f"[{name}]({name}/README.md): {len(results.runs)} runs of {len(results.systems)} systems"
-        for name, results in newest.items()
-    ]
+    heads = [f"[{name}]({name}/README.md): {_runs(results)}" for name, results in newest.items()]
     rows = [
         [text, where, *(found.get(text, "–") for found in verdicts.values())]
         for text, where in statements()
@@ -55,7 +52,7 @@ def write_overview(folder: Path) -> Path:
     parts = [
         "<!-- Made from the folders beside it by `python -m vhcr.summary publish`; do not edit. -->",
         "# What each claim came to",
-        "By the runs that are published here and the rules of `vhcr/report/claims.py`. The numbers behind each "
+        "By the runs that are published here and the rules of `vhcr/report/claims.py`. The numbers behind a "
         "verdict, tables and plots are on the page of the corpus.",
         _lines(["claim", "where", *heads], rows),
         "Supported: all that it says was found, with 95 % intervals that leave out zero where systems are "
@@ -80,6 +77,11 @@ def markdown(path: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _runs(results: Results) -> str:
+    runs, systems = len(results.runs), len(results.systems)
+    return f"{runs} run{'s' * (runs > 1)} of {systems} system{'s' * (systems > 1)}"
+
+
 def _figures(results: Results, number: int) -> list[Figure]:
     """The plots that stand on the page: the paper's Figures 1, 2 and 4, and what the use of latents costs."""
     made = figures(_evidence(results), PaperFigures(results.paper_corpus))
@@ -99,10 +101,7 @@ def _markdown_of(results: Results) -> Iterable[str]:
     told = ", ".join(
         f"{name} {value}" for name, value in training.items() if name not in OPERATIONAL and value
     )
-    yield (
-        f"{len(results.runs)} runs of {len(results.systems)} systems on data "
-        f"`{str(results.manifest['data_hash'])[:12]}`. Training: {told}."
-    )
+    yield (f"{_runs(results)} on data `{str(results.manifest['data_hash'])[:12]}`. Training: {told}.")
     for table in tables(evidence, PaperFigures(results.paper_corpus)):
         yield f"### {table.title}"
         yield table_markdown(table)
