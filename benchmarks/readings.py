@@ -4,7 +4,8 @@
 
 Trains the system in the paper's reading, in the release's, and in the paper's with one field at a time taken
 from the release's; everything else alike. Each finished run is added to ``readings-<corpus>.json``, and one
-that stands there already is not made again. Numbers are of the validation split, whole:
+that stands there already is not made again. With ``--trained`` nothing is trained: the two readings are runs
+of the pipeline, SYSTEM and SYSTEM-release in ``data/trained``. Numbers are of the validation split, whole:
 
 - ``nll_later_turns``: the bound on all turns but the first, which both readings score, in nats per word of
   theirs; the KL of z_conv is counted in full, and that of later z_utt.
@@ -27,6 +28,7 @@ from rich.table import Table
 
 from vhcr import layout
 from vhcr.batch import Conversations
+from vhcr.errors import DataError
 from vhcr.models import HRED, build
 from vhcr.models.reading import READINGS, Reading
 from vhcr.params import CorpusParams, Params, SystemParams, fingerprint
@@ -83,6 +85,32 @@ def train(
     return measures(model.eval(), splits["validation"], params.training.batch_conversations)
 
 
+def trained(corpus: str, name: str, seed: int, params: CorpusParams, system: SystemParams) -> dict[str, Any]:
+    """The measures of a run of the pipeline, and what made it.
+
+    Raises:
+        DataError: it was trained with other parameters than these, or on other data than what is there now.
+    """
+    from vhcr.report.settings import OPERATIONAL
+    from vhcr.training.run import TrainedRun, set_up_cpu
+
+    folder = layout.trained(corpus, name, seed)
+    run = TrainedRun.load(folder)
+    for section, mine in {"system": system, "model": params.model, "training": params.training}.items():
+        theirs, ours = getattr(run.params, section).model_dump(), mine.model_dump()
+        other = [key for key in ours if key not in OPERATIONAL and theirs[key] != ours[key]]
+        if other:
+            raise DataError(f"{folder}: trained with {section}.{other[0]} = {theirs[other[0]]!r}")
+    source = layout.tokenised(corpus)
+    if run.info["data_hash"] != layout.read_json(source / "manifest.json")["data_hash"]:
+        raise DataError(f"{folder}: trained on other data than {source}")
+    set_up_cpu(params.training.num_threads)
+    data = Conversations.load(source / "token_ids" / "validation.parquet", len(run.vocabulary))
+    said = layout.read_run(folder)
+    made = {key: said.get(key) for key in ("code_version", "dirty", "machine", "versions")}
+    return {**measures(run.model, data, params.training.batch_conversations), "made_by": made}
+
+
 def measures(model: HRED, data: Conversations, batch_conversations: int) -> dict[str, Any]:
     """See the head of this file."""
     from vhcr.evaluation.likelihood import score
@@ -127,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--system", default="vhcr-ud", help="in the paper's reading (default: vhcr-ud)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--max-steps", type=int, help="end earlier than the corpus's settings say")
+    parser.add_argument("--trained", action="store_true", help="of runs of the pipeline: paper and release")
     parser.add_argument("--variants", nargs="+", choices=list(variants()), default=list(variants()))
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="folder for the JSON")
     arguments = parser.parse_args(argv)
@@ -142,18 +171,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = fingerprint(params.model, params.training, system, data_hash)
     path = arguments.out / f"readings-{arguments.corpus}.json"
     runs: list[dict[str, Any]] = layout.read_json(path) if path.exists() else []
+    names = {"paper": arguments.system, "release": f"{arguments.system}-release"}
     for seed in arguments.seeds:
         for variant in arguments.variants:
             key = {"variant": variant, "seed": seed, "settings": settings}
             if any(key.items() <= run.items() for run in runs):
                 continue
-            found = train(variants()[variant], arguments.corpus, params, system, seed)
-            commit = code_version()
-            made: dict[str, Any] = {"code_version": commit.commit, "dirty": commit.dirty}
-            made["machine"] = machine()
-            made |= {"data_hash": data_hash, "versions": versions(), "system": system.model_dump()}
-            made |= {"model": params.model.model_dump(), "training": params.training.model_dump()}
-            runs.append({**key, **found, "made_by": made})
+            if arguments.trained:
+                if (
+                    variant not in names
+                    or not layout.trained(arguments.corpus, names[variant], seed).exists()
+                ):
+                    continue
+                read = every.system(names[variant])
+                found = trained(arguments.corpus, names[variant], seed, params, read)
+            else:
+                found = train(variants()[variant], arguments.corpus, params, system, seed)
+                commit = code_version()
+                found["made_by"] = {"code_version": commit.commit, "dirty": commit.dirty}
+                found["made_by"] |= {"machine": machine(), "versions": versions()}
+            found["made_by"] |= {"data_hash": data_hash, "system": system.model_dump()}
+            found["made_by"] |= {"model": params.model.model_dump(), "training": params.training.model_dump()}
+            runs.append({**key, **found})
             layout.write_json(path, runs)
     Console().print(summary([run for run in runs if run["settings"] == settings]))
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 from benchmarks import readings
+from tests.stages import project
 from tests.training import tiny
+from vhcr.errors import DataError
 from vhcr.evaluation.likelihood import score
 from vhcr.models import build
 from vhcr.models.reading import READINGS
+from vhcr.stages import train
 
 DATA = tiny.conversations(9, seed=2)
 
@@ -50,3 +54,19 @@ def test_later_turns_are_the_same_words_in_both_readings() -> None:
         assert found["kl_utt"] == pytest.approx(scores.kl_utt.sum() / (scores.words_by_turn > 0).sum())
         sizes.append((words, found["nll_later_turns"], found["kl_conv"]))
     assert sizes[0] == pytest.approx(sizes[1])  # the same parameters, the same noise
+
+
+def test_runs_of_the_pipeline_are_measured_if_they_are_of_these_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VHCR_MLFLOW", "off")
+    params = project.make(tmp_path, training={**project.SMALL["training"], "num_epochs": 1})
+    project.prepare(params)
+    train.run(params, "toy", "vhcr-ud", 0)
+    corpus, system = params.corpus("toy"), params.system("vhcr-ud")
+    found = readings.trained("toy", "vhcr-ud", 0, corpus, system)
+    assert set(readings.MEASURES) < set(found)
+    assert found["made_by"]["code_version"]
+    with pytest.raises(DataError, match=r"vhcr-ud/0: trained with system\.utterance_drop = 0\.25"):
+        readings.trained("toy", "vhcr-ud", 0, corpus, system.model_copy(update={"utterance_drop": 0.5}))
