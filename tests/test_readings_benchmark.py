@@ -67,6 +67,6 @@ def test_runs_of_the_pipeline_are_measured_if_they_are_of_these_parameters(
     corpus, system = params.corpus("toy"), params.system("vhcr-ud")
     found = readings.trained("toy", "vhcr-ud", 0, corpus, system)
     assert set(readings.MEASURES) < set(found)
-    assert found["made_by"]["code_version"]
+    assert found["made_by"]["versions"]["torch"]
     with pytest.raises(DataError, match=r"vhcr-ud/0: trained with system\.utterance_drop = 0\.25"):
         readings.trained("toy", "vhcr-ud", 0, corpus, system.model_copy(update={"utterance_drop": 0.5}))
