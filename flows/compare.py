@@ -32,8 +32,9 @@ from flows import rooms, running, terminal
 from flows.pipeline import run_in_order
 from flows.rooms import Room
 from flows.settings import CompareSettings, Limits, TrainSettings
+from flows.shown import only_shown
 from flows.tether import follow_worker
-from flows.train import bring, find_mlflow, key_of, offer, only_shown, run_step
+from flows.train import bring, find_mlflow, key_of, offer, run_step
 from vhcr import layout
 from vhcr.errors import ParameterError, VhcrError
 

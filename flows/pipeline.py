@@ -24,8 +24,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import graph, running, terminal
 from flows.settings import PipelineSettings
+from flows.shown import only_shown
 from flows.tether import follow_worker
-from flows.train import only_shown
 from vhcr import layout
 from vhcr.errors import VhcrError
 

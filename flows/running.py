@@ -20,7 +20,7 @@ import psutil
 from flows.graph import dvc
 from vhcr.errors import VhcrError
 
-STOP_SECONDS = 10.0  # a training leaves a checkpoint within this time, unless it validates for longer
+STOP_SECONDS = 10.0  # a training leaves a checkpoint within this time
 BAR_SECONDS = 10.0  # a progress bar is repeated in the log no more often than this
 POLL_SECONDS = 2.0
 # For commands that run beside each other. The number of threads stays what it is: sums over other parts round

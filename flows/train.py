@@ -7,18 +7,16 @@ the same settings goes on from the last checkpoint, in the same MLflow run.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
     create_link_artifact,
@@ -27,16 +25,16 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from flows import rooms, running, terminal
 from flows.rooms import Room
 from flows.settings import DEVICE, Limits, TrainSettings
+from flows.shown import only_shown
 from flows.tether import follow_worker
 from vhcr import layout
-from vhcr.errors import ParameterError, VhcrError
+from vhcr.errors import ParameterError
 
 DEFAULT_SETTINGS = TrainSettings()
 PROGRESS = "@progress "  # how vhcr.stages.train begins a line that is meant for us
@@ -150,15 +148,6 @@ class Listener:
             self._artifact = create_progress_artifact(percent, key, describe(progress))  # type: ignore[assignment]
         else:
             update_progress_artifact(self._artifact, percent, describe(progress))
-
-
-@contextlib.contextmanager
-def only_shown(log: Callable[[str], None]) -> Iterator[None]:
-    """What only shows results decides nothing: that Prefect or MLflow did not answer is said in the log."""
-    try:
-        yield
-    except (httpx.HTTPError, PrefectException, VhcrError) as error:
-        log(f"not shown: {error}")
 
 
 def describe(progress: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vhcr.errors import DataError, ParameterError, VhcrError
+from vhcr.generation.limits import MAX_LATENT_SCALE, MAX_SEED
 from vhcr.human_evaluation.commands import app as human_evaluation
 
 if TYPE_CHECKING:
@@ -80,10 +81,12 @@ ZConvFrom = Annotated[
 ]
 LatentScale = Annotated[
     float,
-    typer.Option(help="Times the deviation of z_conv and z_utt, at most 1000; 0: their means.",
-                 rich_help_panel=DECODING),
-]  # fmt: skip
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Equal seeds give equal text.")]
+    typer.Option(
+        help=f"Times the deviation of z_conv and z_utt, at most {MAX_LATENT_SCALE:g}; 0: their means.",
+        rich_help_panel=DECODING,
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Equal seeds give equal text.")]
 Turns = Annotated[int, typer.Option(min=1, help="Turns to generate; each hears those before it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of text.")]
 Opening = Annotated[str | None, typer.Option(help="First utterance, given rather than generated.")]
@@ -360,7 +363,9 @@ def report(
         raise ParameterError("--study: goes with --runs, since votes are of certain runs")
     for name in names:
         if name.endswith(".json") or len(Path(name).parts) > 1:  # no corpus is called so
-            folder = out or place(f"published-{Path(name).stem}")
+            file = Path(name)
+            own = f"{file.parent.name}-{file.stem}" if file.suffix == ".json" else file.name
+            folder = out or place(f"published-{own}")
             for page in stage.from_published(Path(name), folder, params):
                 typer.echo(page)
         elif out is not None:

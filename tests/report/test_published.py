@@ -280,6 +280,16 @@ def test_one_folder_takes_one_report(project: Path) -> None:
     assert not Path("both").exists()
 
 
+def test_files_of_one_name_have_pages_of_their_own(project: Path) -> None:
+    """Of one system on two corpora; the second page once took the place of the first."""
+    publish()
+    other = Path("results/other/hred.json")
+    layout.write_text(other, (PUBLISHED / "hred.json").read_text())
+    result = CliRunner().invoke(app, ["report", "results/toy/hred.json", str(other)], catch_exceptions=False)
+    pages = [line for line in result.output.splitlines() if line.endswith("index.html")]
+    assert pages == ["reports/published-toy-hred/index.html", "reports/published-other-hred/index.html"]
+
+
 def test_a_report_of_what_is_published(project: Path) -> None:
     """From the rows alone: no corpus of that name need be there, nor params.yaml."""
     publish()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -18,7 +20,7 @@ from tests.training import tiny
 from vhcr import layout
 from vhcr.models import build
 from vhcr.params import TrainingParams
-from vhcr.training.loop import adam, fit
+from vhcr.training.loop import Interrupted, adam, fit
 from vhcr.training.parallel import Workers, join
 from vhcr.training.run import TrainedRun
 from vhcr.training.state import TrainState, read_tensors
@@ -48,8 +50,10 @@ def new_state(system: str) -> TrainState:
 
 
 def work(system: str, folder: Path) -> None:
-    """Train as one of several processes."""
-    with join(torch.device("cpu")) as workers:
+    """Train as one of several processes; ``STOP_AT``: the so-manieth question stops the second."""
+    asked = itertools.count(1)
+    stop_at = int(os.environ.get("STOP_AT", "0"))
+    with join(torch.device("cpu")) as workers, contextlib.suppress(Interrupted):
         assert workers.size == int(os.environ["WORLD_SIZE"])
         seen: list[object] = []
 
@@ -61,15 +65,29 @@ def work(system: str, folder: Path) -> None:
                 pass
 
         state = new_state(system)
-        fit(state, TRAIN, VALIDATION, settings(), seed=5, work=folder, observers=[Watch()], workers=workers)
+        if (folder / "state.safetensors").exists():
+            state.load(folder / "state.safetensors")
+            seen += state.position.rows
+        workers.wait()
+        fit(
+            state,
+            TRAIN,
+            VALIDATION,
+            settings(),
+            seed=5,
+            work=folder,
+            observers=[Watch()],
+            should_stop=lambda: workers.rank == 1 and next(asked) == stop_at,
+            workers=workers,
+        )
         state.save(folder / f"end-{workers.rank}.safetensors")
         assert len(state.position.rows) == len(seen)
 
 
-def run_workers(count: int, system: str, folder: Path) -> None:
+def run_workers(count: int, system: str, folder: Path, stop_at: int = 0) -> None:
     port = str(free_port())
     common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
-    common |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    common |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "STOP_AT": str(stop_at)}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, system, str(folder)],
@@ -102,6 +120,21 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, system: str) -> Non
     best = read_tensors(tmp_path / "two" / "best.safetensors")[0]
     for name, tensor in read_tensors(tmp_path / "alone" / "best.safetensors")[0].items():
         torch.testing.assert_close(best[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_one_process_that_is_stopped_while_validating_stops_both(tmp_path: Path) -> None:
+    """Signals reach one before the other; one that went on alone would wait for the other for ever."""
+    folder = tmp_path / "two"
+    run_workers(2, "vhcr-ud", tmp_path / "straight")
+    run_workers(2, "vhcr-ud", folder, stop_at=5)  # after the four steps of the first epoch
+    _, metadata = read_tensors(folder / "state.safetensors")
+    assert metadata["position"]["step"] == 4
+    assert [row["split"] for row in metadata["position"]["rows"]] == ["train"] * 4
+    assert not (folder / "end-0.safetensors").exists()
+    run_workers(2, "vhcr-ud", folder)
+    ends = [(of / "end-1.safetensors").read_bytes() for of in (folder, tmp_path / "straight")]
+    assert ends[0] == ends[1]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 50])

@@ -102,6 +102,35 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, system,
     assert all(torch.equal(best[name], other[name]) for name in best)
 
 
+@pytest.mark.parametrize("asked", range(1, 30))
+def test_stopped_anywhere_in_a_validation_too_nothing_is_lost(tmp_path, asked):
+    """A validation of minutes heard nothing: cancelled in it, a training was killed ten seconds later.
+
+    Six steps an epoch, and of nine conversations in batches of four a validation asks three times.
+    """
+    params = tiny.training(num_epochs=2, validate_every_steps=4, record_every_steps=3)
+    straight, whole = new_state("vhcr-ud"), Recorder()
+    run_to_end(straight, tmp_path / "straight", params, whole)
+    state, pieces = new_state("vhcr-ud"), Recorder()
+    options = {"seed": 5, "work": tmp_path, "observers": [pieces]}
+    questions = itertools.count(1)
+    if asked > 12 + 4 * 3:  # two validations within epochs, two at their ends
+        fit(state, TRAIN, VALIDATION, params, **options, should_stop=lambda: next(questions) == asked)
+        assert next(questions) <= asked
+        return
+    with pytest.raises(Interrupted, match="run again to resume"):
+        fit(state, TRAIN, VALIDATION, params, **options, should_stop=lambda: next(questions) == asked)
+    assert next(questions) == asked + 1, "it stopped at once"
+    resumed = new_state("vhcr-ud")
+    resumed.load(tmp_path / "state.safetensors")
+    run_to_end(resumed, tmp_path, params, pieces)
+    assert (tmp_path / "straight" / "state.safetensors").read_bytes() == (
+        tmp_path / "state.safetensors"
+    ).read_bytes()
+    assert whole.rows == pieces.rows
+    assert whole.steps == pieces.steps
+
+
 def test_curves_cover_every_step_once_and_validation_closes_every_epoch(tmp_path):
     state = new_state("vhcr-ud")
     run_to_end(state, tmp_path, tiny.training(record_every_steps=4))

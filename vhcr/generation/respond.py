@@ -21,13 +21,9 @@ from vhcr.batch import Batch, Ints, pack
 from vhcr.errors import ParameterError
 from vhcr.generation.decode import decode
 from vhcr.generation.likeliest import Speaker
+from vhcr.generation.limits import MAX_LATENT, MAX_LATENT_SCALE
 from vhcr.models import HRED, Noise
 from vhcr.params import GenerationParams
-
-# What a model can be asked for: far beyond all it was trained on, and far within what float32 holds. Past
-# that, sums on the way to a word overflow, and every word is as likely as nothing.
-MAX_LATENT_SCALE = 1000.0
-MAX_LATENT = 1e6  # of a z_conv that is given, each number, either way
 
 
 @dataclass(frozen=True)

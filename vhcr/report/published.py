@@ -49,7 +49,7 @@ EVALUATED_BY = ("code_version", "dirty", "device", "machine", "versions", "secon
 
 
 def publish(results: Results, *, num_samples: int, seed: int, folder: Path = Path("results")) -> list[Path]:
-    """Add the runs of ``results`` to ``folder``/<corpus>; returns the files that changed, one a system.
+    """Add the runs of ``results`` to ``folder``/<corpus>; returns the files written, one a system.
 
     Raises:
         DataError: a file that is there is damaged.

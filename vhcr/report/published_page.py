@@ -27,11 +27,12 @@ def write(folder: Path) -> Path:
     Raises:
         DataError: a file of rows is damaged.
     """
-    for number, each in enumerate(load(folder)):
-        for figure in _figures(each, number):
-            write_images(figure, folder, ("svg",))
+    sets = load(folder)
+    drawn = [_figures(results, number) for number, results in enumerate(sets)]
+    for figure in (figure for each in drawn for figure in each):
+        write_images(figure, folder, ("svg",))
     page = folder / "README.md"
-    layout.write_text(page, markdown(folder))
+    layout.write_text(page, _markdown(folder, sets, drawn))
     return page
 
 
@@ -65,15 +66,23 @@ def write_overview(folder: Path) -> Path:
 
 
 def markdown(path: Path) -> str:
-    """Tables, plots, the paper's claims and what made the runs, as Markdown."""
+    """Tables, plots, the paper's claims and what made the runs, as Markdown.
+
+    Raises:
+        DataError: a file of rows is missing or damaged.
+    """
+    sets = load(path)
+    return _markdown(path, sets, [_figures(results, number) for number, results in enumerate(sets)])
+
+
+def _markdown(path: Path, sets: Sequence[Results], drawn: Sequence[Sequence[Figure]]) -> str:
     made_from = "the files beside it" if path.is_dir() else path.name
     parts = [f"<!-- Made from {made_from} by `python -m vhcr.summary publish`; do not edit. -->"]
-    sets = load(path)
-    for number, results in enumerate(sets):
+    for number, (results, plots) in enumerate(zip(sets, drawn, strict=True)):
         title = f"## {results.corpus}"
         parts.append(title if len(sets) == 1 else f"{title}, setting {number + 1} of {len(sets)}")
         parts += _markdown_of(results)
-        parts += [f"![{each.alt}]({each.id}.svg)\n\n{each.caption}" for each in _figures(results, number)]
+        parts += [f"![{each.alt}]({each.id}.svg)\n\n{each.caption}" for each in plots]
     return "\n\n".join(parts) + "\n"
 
 

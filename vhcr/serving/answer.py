@@ -13,7 +13,8 @@ from torch import Tensor
 
 from vhcr.batch import Ints, pack
 from vhcr.errors import ParameterError
-from vhcr.generation.respond import MAX_LATENT, MAX_LATENT_SCALE, Continuation, Responder
+from vhcr.generation.limits import MAX_LATENT, MAX_LATENT_SCALE, MAX_SEED
+from vhcr.generation.respond import Continuation, Responder
 from vhcr.generation.strategy import refuse_unused
 from vhcr.generation.text import hear, tell
 from vhcr.models import Noise
@@ -27,7 +28,6 @@ MAX_SAMPLES = 100
 MAX_WORDS = 1000
 MAX_BEAM = 100
 MAX_ANSWERS = 2000  # contexts x samples x turns of one request
-MAX_SEED = 2**63 - 1
 MAX_COMPLAINTS = 5  # in one refusal: of a z_conv, every number can be wrong
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 from torch.nn.utils import clip_grad_norm_
@@ -77,18 +77,33 @@ def trains_inference_alone(step: int, system: SystemParams) -> bool:
 
 
 def validate(
-    model: HRED, data: Conversations, batch_conversations: int, seed: int, workers: Workers = ALONE
+    model: HRED,
+    data: Conversations,
+    batch_conversations: int,
+    seed: int,
+    workers: Workers = ALONE,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Totals, dict[str, float]]:
     """The bound on all of ``data``, without drops or gradients, in float32; one draw per latent.
 
     With it how much each latent is used there (``LatentSums.usage``), from the same pass.
+
+    Raises:
+        Interrupted: ``should_stop`` said so, asked before every batch.
     """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     totals, latents = Totals(), LatentSums(model)
+    batches = data.batches(batch_conversations, every=workers.size, first=workers.rank)
     with torch.inference_mode():
-        for cpu_batch in data.batches(batch_conversations, every=workers.size, first=workers.rank):
+        # As many rounds in every process, also where the last has nothing left: they answer together.
+        for _ in range(0, len(data), batch_conversations * workers.size):
+            if workers.any(should_stop()):
+                raise Interrupted("stopped while validating")
+            cpu_batch = next(batches, None)
+            if cpu_batch is None:
+                break
             batch = cpu_batch.to(device)
             output = model(batch, Noise(seed, VALIDATION_NOISE))
             totals.add(Totals.of(output))
@@ -199,7 +214,10 @@ def fit(
 
     def check() -> None:
         """Validate; keep the parameters if the bound is the lowest so far."""
-        totals, usage = validate(model, validation, size, seed, workers)
+        try:
+            totals, usage = validate(model, validation, size, seed, workers, should_stop)
+        except Interrupted:
+            leave()
         record("validation", totals, usage)
         nll = totals.per_word()["nll_per_word"]
         if workers.records:
@@ -217,9 +235,24 @@ def fit(
             state.save(work / "state.safetensors")
         saved = time.monotonic()
 
+    def leave() -> NoReturn:
+        checkpoint()
+        workers.wait()  # torchrun ends the others as soon as one has ended
+        raise Interrupted(f"stopped at step {position.step}; run again to resume") from None
+
+    def owes_validation() -> bool:
+        """Within an epoch; at its end one is made in any case. The rows tell it, to a resumed run too."""
+        every, step = params.validate_every_steps, position.step
+        if not every or step == 0 or step % every > 0:
+            return False
+        last = position.rows[-1] if position.rows else {}
+        return (last.get("split"), last.get("step")) != ("validation", step)
+
     while not position.finished:
         order = epoch_order(len(train), seed, position.epoch)
         while position.batch_in_epoch < steps_per_epoch and position.step < total_steps:
+            if owes_validation():
+                check()
             first = position.batch_in_epoch * size
             chosen = workers.share(order[first : first + size])
             batch = train.batch(chosen).to(device) if len(chosen) else None
@@ -234,13 +267,8 @@ def fit(
             progress = meter.progress(position.step, int(total_steps), position.epoch, totals)
             for observer in observers:
                 observer.progress(progress)
-            ends = position.batch_in_epoch == steps_per_epoch or position.step == total_steps
-            if params.validate_every_steps and position.step % params.validate_every_steps == 0 and not ends:
-                check()  # at the end of an epoch it is done in any case
             if workers.any(should_stop()):
-                checkpoint()
-                workers.wait()  # torchrun ends the others as soon as one has ended
-                raise Interrupted(f"stopped at step {position.step}; run again to resume")
+                leave()
             if time.monotonic() - saved > params.checkpoint_seconds:
                 checkpoint()
         if position.window.num_words:
