@@ -62,7 +62,7 @@ test: $(STAMP)  ## the quick tests, two minutes on two cores
 	@OMP_NUM_THREADS=1 python -m pytest -q -n logical --maxprocesses 8 $(ARGS)
 
 test-slow: $(STAMP)  ## the tests that take longer
-	@python -m pytest -q -m 'slow and not e2e' $(ARGS)
+	@OMP_NUM_THREADS=1 python -m pytest -q -m 'slow and not e2e' -n logical --maxprocesses 4 --dist loadgroup $(ARGS)
 
 test-all: $(STAMP)  ## all tests but those that need a browser
 	@python -m pytest -q -m 'not e2e' $(ARGS)

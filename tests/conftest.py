@@ -1,8 +1,9 @@
-"""Every test begins in the same random state, whatever ran before it in its process."""
+"""Every test begins in the same random state; groups of slow tests that share what is costly to start."""
 
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,3 +16,11 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)  # some libraries still draw from it
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For ``--dist loadgroup``: the flows' tests share one Prefect server, those of a file their fixtures."""
+    for item in items:
+        place = item.path.relative_to(Path(__file__).parent)
+        group = "flows" if place.parts[0] == "flows" else str(place)
+        item.add_marker(pytest.mark.xdist_group(group))
