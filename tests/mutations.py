@@ -79,6 +79,25 @@ DECODE = "vhcr/generation/decode.py"
 RESPOND = "vhcr/generation/respond.py"
 LIKELIEST = "vhcr/generation/likeliest.py"
 CONTROL = "vhcr/generation/control.py"
+EVALUATE = "vhcr/stages/evaluate.py"
+TEST_EVALUATE = "tests/stages/test_evaluate.py"
+LIKELIHOOD = "vhcr/evaluation/likelihood.py"
+STATISTICS = "vhcr/evaluation/statistics.py"
+EMBEDDING = "vhcr/evaluation/embedding_metrics.py"
+TEXT_METRICS = "vhcr/evaluation/text_metrics.py"
+LATENTS = "vhcr/diagnostics/latents.py"
+MOMENTS = "vhcr/diagnostics/moments.py"
+PROBES = "vhcr/diagnostics/probes.py"
+CLAIMS = "vhcr/report/claims.py"
+EVIDENCE = "vhcr/report/evidence.py"
+TEST_STATISTICS = "tests/evaluation/test_statistics.py"
+TEST_EMBEDDING = "tests/evaluation/test_embedding_metrics.py"
+TEST_TEXT_METRICS = "tests/evaluation/test_text_metrics.py"
+TEST_LATENTS = "tests/diagnostics/test_latents.py"
+TEST_MOMENTS = "tests/diagnostics/test_moments.py"
+TEST_CLAIMS = "tests/report/test_claims.py"
+TEST_TABLES = "tests/report/test_tables.py"
+TEST_LIKELIHOOD = "tests/evaluation/test_likelihood.py"
 CHAT = "vhcr/generation/chat.py"
 TEST_DECODE = "tests/generation/test_decode.py"
 TEST_RESPOND = "tests/generation/test_respond.py"
@@ -271,6 +290,82 @@ MUTATIONS: list[Mutation] = [
     _m("another reply hears the one it replaces", CHAT, "        last = self.lines.pop()\n", "        last = self.lines[-1]\n", TEST_CHAT),
     _m("another reply is the same reply", CHAT, "        self.attempt += 1\n", "", TEST_CHAT),
     _m("the first turns of a long chat instead of the last", CHAT, "self.lines[-self.max_context_turns :]", "self.lines[: self.max_context_turns]", TEST_CHAT),
+    _m("every turn of a long chat draws the same numbers", CHAT, "torch.full_like(heard.turn, len(self.lines))", "heard.turn", TEST_CHAT),
+    # --- stopping a training ---
+    _m("a validation hears no Cancel", LOOP, "        except Interrupted:\n            leave()\n", "        except ZeroDivisionError:\n            leave()\n", TEST_LOOP),
+    _m("a row of training is taken for a validation's", LOOP, 'return (last.get("split"), last.get("step")) != ("validation", step)', 'return last.get("step") != step', TEST_LOOP),
+    _m("a validation is made twice", LOOP, '!= ("validation", step)', '!= ("", step)', TEST_LOOP),
+    _m("no checkpoint before an end that is asked for", LOOP, "        checkpoint()\n        workers.wait()", "        workers.wait()", TEST_LOOP),
+    # --- evaluation: bounds ---
+    _m("a perplexity that no float holds", LIKELIHOOD, "math.exp(nats_per_word) if nats_per_word < math.log(sys.float_info.max) else None", "math.exp(nats_per_word)", TEST_LIKELIHOOD),
+    _m("the bound without the KL of z_conv", LIKELIHOOD, "self.reconstruction_error + self.kl_utt + self.kl_conv\n", "self.reconstruction_error + self.kl_utt\n", TEST_LIKELIHOOD, TEST_EVALUATE),
+    _m("a mean of conversations' means per word", LIKELIHOOD, "float(self.nll.sum() / words)", "float((self.nll / np.maximum(self.num_words, 1)).mean())", TEST_LIKELIHOOD, TEST_EVALUATE),
+    _m("scores in the order of the batches", LIKELIHOOD, "            rows = cpu_batch.index.numpy()\n", "            rows = np.sort(cpu_batch.index.numpy())\n", TEST_LIKELIHOOD),
+    _m("a turn's bound without its KL", LIKELIHOOD, "= reconstruction + kl_utt\n            words_by_turn", "= reconstruction\n            words_by_turn", TEST_LIKELIHOOD),
+    _m("turns that are not there have a length", LIKELIHOOD, "    of_length[:, 0] = 0.0  #", "    of_length[:, 0] *= 1.0  #", TEST_LIKELIHOOD),
+    _m("words that are not scored have a position", LIKELIHOOD, "scored = model.scored_rows(batch)[batch.word_row].double()", "scored = torch.ones(len(batch.word_row), dtype=torch.float64)", TEST_LIKELIHOOD),
+    _m("lengths overlap by one word", LIKELIHOOD, "here = slice(first, first + width)", "here = slice(first, first + width + 1)", TEST_LIKELIHOOD),
+    _m("importance weights by the analytic KL", LIKELIHOOD, "divergence=sampled_kl", "divergence=lambda q, p, *rest: q.kl(p).sum(-1)", TEST_LIKELIHOOD),
+    _m("every chunk of draws begins anew", LIKELIHOOD, "data.batch(group, count, first)", "data.batch(group, count, 0)", TEST_LIKELIHOOD),
+    _m("the mean of log weights for the log of their mean", LIKELIHOOD, "    result: Floats = -(top + np.log(mean))", "    result: Floats = -first.mean(axis=1) + 0 * mean", TEST_LIKELIHOOD),
+    _m("the log of a sum of weights", LIKELIHOOD, "mean = np.exp(first - top[:, None]).mean(axis=1)", "mean = np.exp(first - top[:, None]).sum(axis=1)", TEST_LIKELIHOOD),
+    _m("weights overflow", LIKELIHOOD, "    top = first.max(axis=1)\n", "    top = np.zeros(len(first))\n", TEST_LIKELIHOOD),
+    _m("groups beyond their limit", LIKELIHOOD, "if group and total + size > max_words:", "if group and total > max_words:", TEST_LIKELIHOOD),
+    # --- evaluation: uncertainty ---
+    _m("the deviation of a population", STATISTICS, "/ (len(values) - 1)", "/ len(values)", TEST_STATISTICS),
+    _m("both sides of a difference draw the same seeds", STATISTICS, "other._over_seeds(1)", "other._over_seeds(0)", TEST_STATISTICS),
+    _m("seeds are not drawn", STATISTICS, "chosen = rng.integers(self.replicates.shape[1], size=self.replicates.shape)", "chosen = np.tile(np.arange(self.replicates.shape[1]), (len(self.replicates), 1))", TEST_STATISTICS),
+    _m("conversations are not paired", STATISTICS, "rng = np.random.default_rng([seed, 0])", "rng = np.random.default_rng()", TEST_STATISTICS),
+    _m("conversations drawn without replacement", STATISTICS, "drawn = rng.integers(num_conversations, size=num_conversations)", "drawn = rng.permutation(num_conversations)", TEST_STATISTICS),
+    _m("intervals of 90 %", STATISTICS, "[(1 - level) / 2, (1 + level) / 2]", "[1 - level, level]", TEST_STATISTICS),
+    _m("words resampled apart from nats", STATISTICS, "sums[:, : num_seeds * num_parts] / sums[:, num_seeds * num_parts :]", "sums[:, : num_seeds * num_parts] / bottom.sum(axis=-1).reshape(1, -1)", TEST_STATISTICS),
+    _m("different conversations paired", STATISTICS, "        if self.num_conversations != other.num_conversations:\n", "        if False:\n", TEST_STATISTICS),
+    # --- evaluation: embedding and text metrics ---
+    _m("average of unit vectors", EMBEDDING, "average = _cosine(left.sum(axis=1), right.sum(axis=1))", "average = _cosine(_unit(left).sum(axis=1), _unit(right).sum(axis=1))", TEST_EMBEDDING),
+    _m("extrema of the largest alone", EMBEDDING, "np.where(-low > high, low, high)", "high", TEST_EMBEDDING),
+    _m("a tie of extrema is negative", EMBEDDING, "np.where(-low > high, low, high)", "np.where(-low >= high, low, high)", TEST_EMBEDDING),
+    _m("greedy from the response", EMBEDDING, "forward = _greedy(similarity, left_mask, right_mask)", "forward = _greedy(similarity.transpose(0, 2, 1), right_mask, left_mask)", TEST_EMBEDDING),
+    _m("greedy sees padding", EMBEDDING, "best = np.where(columns[:, None, :], similarity, -np.inf).max(axis=2)", "best = similarity.max(axis=2)", TEST_EMBEDDING),
+    _m("serban's greedy in one direction", EMBEDDING, "(_greedy(similarity, left_mask, right_mask) + backward) / 2", "_greedy(similarity, left_mask, right_mask) + 0 * backward", TEST_EMBEDDING),
+    _m("serban's greedy below zero", EMBEDDING, "    similarity = np.maximum(similarity, 0.0)", "    similarity = np.maximum(similarity, -1.0)", TEST_EMBEDDING),
+    _m("empty responses score zero in Table 3", EMBEDDING, "scores[:, no_reference | no_response] = np.nan", "scores[:, no_reference | no_response] = 0.0", TEST_EMBEDDING),
+    _m("special words compared", EMBEDDING, "if word in index and word not in SPECIAL_WORDS]", "if word in index]", TEST_EMBEDDING),
+    _m("the mean over pairs instead of turns", EMBEDDING, "float(np.mean(defined)) if defined", "float(np.nanmean(values)) if defined", TEST_EMBEDDING),
+    _m("the last of two vectors of a word", EMBEDDING, "if word not in index and word not in SPECIAL_WORDS and", "if word not in SPECIAL_WORDS and", TEST_EMBEDDING),
+    _m("diversity counts a response beside itself", EMBEDDING, "np.square(unit.sum(axis=0)).sum() - np.square(unit).sum()", "np.square(unit.sum(axis=0)).sum()", TEST_EMBEDDING),
+    _m("distinct-n as a mean over responses", TEXT_METRICS, "    return len(counts) / total if total else None\n", "    return sum(len(set(_ngrams(r, order))) for r in responses) / total if total else None\n", TEST_TEXT_METRICS),
+    _m("n-grams across responses", TEXT_METRICS, "        counts.update(_ngrams(words, order))", "        counts.update(_ngrams([w for r in responses for w in r] if words is responses[0] else (), order))", TEST_TEXT_METRICS),
+    _m("entropy in bits", TEXT_METRICS, "math.log(count / total)", "math.log2(count / total)", TEST_TEXT_METRICS),
+    _m("lengths the other way round", TEXT_METRICS, "return sum(map(len, responses)) / words if words else None", "return words / sum(map(len, responses)) if words else None", TEST_TEXT_METRICS),
+    _m("BLEU tokenises again", TEXT_METRICS, 'BLEU(tokenize="none", force=True)', "BLEU(force=True)", TEST_TEXT_METRICS),
+    # --- diagnostics ---
+    _m("a draw with the variance as deviation", LATENTS, "mu + np.sqrt(var) * np.random", "mu + var * np.random", TEST_LATENTS),
+    _m("information with the mean of log densities", LATENTS, "top + np.log(np.exp(log_q - top[:, None]).mean(axis=1))", "log_q.mean(axis=1)", TEST_LATENTS),
+    _m("information beside the wrong posterior", LATENTS, "np.arange(first, first + len(chunk))]", "np.arange(len(chunk))]", TEST_LATENTS),
+    _m("densities without their constant", LATENTS, "(np.log(2.0 * np.pi) + np.log(var)).sum(1)", "np.log(2.0 * np.pi) * mu.shape[1]", TEST_LATENTS),
+    _m("nothing is shuffled", LATENTS, 'return sample.roll(1, dims=0) if source == "shuffled" else sample', "return sample", TEST_LATENTS),
+    _m("the prior's mean for a draw of it", LATENTS, "return prior.sample(eps)", "return prior.mu.expand_as(eps)", TEST_LATENTS),
+    _m("levels replaced the other way round", LATENTS, 'ways[f"{source}_conv"] = (source, "posterior")', 'ways[f"{source}_conv"] = ("posterior", source)', TEST_LATENTS),
+    _m("latents of utterances that nothing has trained", LATENTS, "scored = model.scored_rows(batch).bool()", "scored = torch.ones(batch.num_rows, dtype=torch.bool)", TEST_LATENTS),
+    _m("diagnostics in the order of the batches", LATENTS, "by_row = np.lexsort((where[1], where[0]))", "by_row = np.arange(where.shape[1])", TEST_LATENTS),
+    _m("the variance ratio upside down", MOMENTS, "(self.mean_of_var / self.variance_of_mu.clamp_min(SMALLEST_VARIANCE)).mean()", "(self.variance_of_mu / self.mean_of_var.clamp_min(SMALLEST_VARIANCE)).mean()", TEST_MOMENTS),
+    _m("the ratio of means for the mean of ratios", MOMENTS, "(self.mean_of_var / self.variance_of_mu.clamp_min(SMALLEST_VARIANCE)).mean()", "self.mean_of_var.mean() / self.variance_of_mu.clamp_min(SMALLEST_VARIANCE).mean()", TEST_MOMENTS),
+    _m("units are active by their deviation", MOMENTS, "(self.variance_of_mu > ACTIVE_VARIANCE)", "(self.variance_of_mu.sqrt() > ACTIVE_VARIANCE)", TEST_MOMENTS, TEST_LATENTS),
+    _m("moments of utterances that are not scored", MOMENTS, "weight = model.scored_rows(batch).double().unsqueeze(1)", "pass", TEST_MOMENTS),
+    _m("a second moment for a variance", MOMENTS, "(square / counts - mean.square())", "(square / counts)", TEST_MOMENTS),
+    _m("probes scored on what they were fitted on", EVALUATE, 'probe(*sides["validation"], *sides["test"])', 'probe(*sides["test"], *sides["test"])', TEST_EVALUATE),
+    _m("chance from equal labels", PROBES, "float(counts.max() / counts.sum())", "1.0 / len(counts)", TEST_LATENTS, TEST_EVALUATE),
+    _m("z_conv is given the labels of other conversations", EVALUATE, 'found["z_conv"] = (everyone,', 'found["z_conv"] = (keys,', TEST_EVALUATE),
+    # --- claims ---
+    _m("a claim by the estimate alone", CLAIMS, "side = sign * (1 if difference.low > 0 else -1 if difference.high < 0 else 0)", "side = sign * (1 if difference.estimate > 0 else -1)", TEST_CLAIMS),
+    _m("one half of a claim is enough", CLAIMS, 'for worst in ("not supported", "undecided", "not run"):\n        if worst in verdicts:', 'for worst in ("not supported", "undecided", "not run"):\n        if {worst} == set(verdicts):', TEST_CLAIMS),
+    _m("curves of training for those of validation", CLAIMS, 'if split == "validation" and None not in', 'if split == "train" and None not in', TEST_CLAIMS),
+    _m("a KL has vanished before its weight is 1", CLAIMS, "(weight is None or weight >= 1)", "True", TEST_CLAIMS),
+    _m("a falling KL is stable", CLAIMS, "change is not None and change > -FALLING", "change is not None", TEST_CLAIMS),
+    _m("bounds of other words compared", EVIDENCE, "return self._num_words(system) == self._num_words(other)", "return True", TEST_CLAIMS, TEST_TABLES),
+    _m("the highest NLL leads", EVIDENCE, "sign = 1 if key in LOWER_IS_BETTER else -1", "sign = -1", TEST_CLAIMS, TEST_TABLES),
+    _m("a leader that cannot be told apart stands alone", EVIDENCE, "if not difference.excludes_zero:", "if False:", TEST_CLAIMS, TEST_TABLES),
+    _m("seeds that lack a number are left out", EVIDENCE, "if not known or len(known) < len(each) or", "if not known or", TEST_CLAIMS, TEST_TABLES),
     # --- human evaluation ---
     _m("left and right mixed up", STUDY, 'return "win" if (choice == "left") == system_is_left else "loss"', 'return "win" if (choice == "right") == system_is_left else "loss"', TEST_STUDY),
     _m("the system always on the left", STUDY, "        return bool(system_is_left)\n", "        return True\n", TEST_STUDY),

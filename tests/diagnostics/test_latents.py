@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from tests.training import tiny
+from vhcr.batch import Batch
 from vhcr.diagnostics.latents import (
+    DrawFrom,
+    drawn,
     gather,
     kl_per_dimension,
     moments,
@@ -14,6 +18,7 @@ from vhcr.diagnostics.latents import (
 from vhcr.diagnostics.probes import probe
 from vhcr.evaluation.likelihood import score
 from vhcr.models import build
+from vhcr.models.gaussian import DiagonalGaussian
 
 DATA = tiny.conversations(17, seed=4)
 
@@ -60,6 +65,27 @@ def test_mutual_information_of_a_known_mixture():
     assert error < 0.01
 
 
+def test_a_draw_has_the_deviation_of_its_posterior():
+    mu, var = np.full((4000, 2), 3.0), np.tile([0.25, 9.0], (4000, 1))
+    z = drawn((mu, var), seed=5)
+    assert z.mean(0) == pytest.approx([3.0, 3.0], abs=5 * 3 / 4000**0.5)
+    assert z.std(0) == pytest.approx([0.5, 3.0], rel=0.05)
+    assert (z == drawn((mu, var), seed=5)).all()
+    assert (z != drawn((mu, var), seed=6)).all()
+
+
+def test_z_comes_from_where_it_is_said_to():
+    batch = DATA.batch(range(5))
+    assert isinstance(batch, Batch)
+    posterior, prior = (DiagonalGaussian(torch.randn(5, 3), torch.rand(5, 3) + 0.1) for _ in range(2))
+    eps = torch.randn(5, 3)
+    draw = DrawFrom(batch, "posterior", "prior", "shuffled")
+    own = posterior.mu + posterior.var.sqrt() * eps
+    assert torch.allclose(draw(posterior, prior, eps), own)
+    assert torch.allclose(draw(posterior, prior, eps), prior.mu + prior.var.sqrt() * eps)
+    assert torch.allclose(draw(posterior, prior, eps), own[[4, 0, 1, 2, 3]])
+
+
 def test_gather_keeps_conversations_and_turns_in_order():
     network = build(tiny.MODEL, tiny.system("vhcr-ud"), tiny.VOCABULARY).double().eval()
     small, large = (gather(network, DATA, len(DATA), size, seed=0) for size in (2, 17))
@@ -86,7 +112,7 @@ def test_gathered_kl_is_the_kl_of_the_bound():
 def test_mutual_information_survives_means_far_from_zero_and_tiny_variances():
     """Squares multiplied out cancel; the same points elsewhere must tell as much."""
     random = np.random.default_rng(2)
-    mu, var = random.standard_normal((200, 3)), np.full((200, 3), 1e-4)
+    mu, var = random.standard_normal((200, 3)), 1e-4 * np.exp(random.standard_normal((200, 3)))
     near, _ = mutual_information((mu, var), seed=1)
     far, _ = mutual_information((mu + 1e3, var), seed=1)
     assert far == pytest.approx(near, rel=1e-6)
@@ -158,6 +184,13 @@ def test_a_probe_reads_what_is_there_and_nothing_from_noise():
     assert known.accuracy > 0.98
     assert guessed.accuracy < 0.4
     assert 0.25 <= known.chance < 0.35
+
+
+def test_chance_is_the_share_of_the_most_frequent_label_of_those_tested():
+    points = np.random.default_rng(0).standard_normal((10, 1))
+    found = probe(points, list("aaaaabbbbb"), points, list("aaaaaaabbc"))
+    assert found is not None
+    assert (found.chance, found.num_test) == (0.7, 10)
 
 
 def test_a_probe_needs_labels_to_tell_apart():

@@ -194,6 +194,16 @@ def test_load(tmp_path: Path, newline: bytes, suffix: str) -> None:
     assert list(WordVectors.load(path, only=["east", "other"]).index) == ["east"]
 
 
+def test_of_two_vectors_of_one_word_the_first_counts(tmp_path: Path) -> None:
+    path = tmp_path / "v.bin"
+    path.write_bytes(b"3 1\n" + b"".join(b"%s " % w + struct.pack("<f", x) for w, x in zip(
+        (b"a", b"b", b"a"), (1.0, 2.0, 3.0), strict=True
+    )))  # fmt: skip
+    vectors = WordVectors.load(path)
+    assert vectors.vectors[vectors.index["a"]] == 1.0
+    assert len(vectors) == 2
+
+
 def test_load_agrees_with_gensim(tmp_path: Path) -> None:
     from gensim.models import KeyedVectors
 

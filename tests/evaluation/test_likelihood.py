@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.training import tiny
+from vhcr.evaluation import likelihood
 from vhcr.evaluation.likelihood import Scores, importance_weighted_nll, log_weights, perplexity, score
 from vhcr.models import build
 
@@ -109,6 +110,26 @@ def test_log_weights_do_not_depend_on_how_draws_are_grouped(system):
     assert len(np.unique(whole.round(9))) == whole.size, "every draw is another one"
     alone = log_weights(network, DATA, [8], 6, seed=2)
     np.testing.assert_allclose(alone[0], whole[3], rtol=1e-10)
+
+
+def test_no_more_words_are_in_flight_than_allowed_but_for_a_conversation_with_more_alone(monkeypatch):
+    network, passes = model("vhred"), []
+    scored = type(network).score
+    monkeypatch.setattr(
+        type(network),
+        "score",
+        lambda self, batch, *rest, **options: (
+            passes.append((batch.num_conversations, len(batch.token_ids)))
+            or scored(self, batch, *rest, **options)
+        ),
+    )
+    words = DATA.words_per_conversation
+    for limit in (1, int(words.max()), 3 * int(words.max()), likelihood.MAX_WORDS):
+        passes.clear()
+        log_weights(network, DATA, range(len(DATA)), 4, seed=2, max_words=limit)
+        assert all(size <= limit or conversations == 1 for conversations, size in passes), limit
+        assert sum(size for _, size in passes) == 4 * words.sum()
+    assert len(passes) == 1
 
 
 def test_the_bound_tightens_with_more_samples():

@@ -234,6 +234,23 @@ def test_the_mean_of_a_dead_latent_can_be_read_and_a_draw_cannot():
     assert found["z_conv_drawn"] < 0.6
 
 
+def test_probes_are_scored_on_conversations_that_they_have_not_seen():
+    """Labels that nothing tells, in more dimensions than there are conversations: learnt by heart alone."""
+    random, count = np.random.default_rng(0), 60
+    data = tiny.conversations(count, seed=0)
+    labels = [str(label) for label in random.integers(0, 2, count)]
+    known = {("conversation", "coin"): dict(zip([(name, None) for name in data.ids], labels, strict=True))}
+    rows = np.arange(count)
+    sides = {
+        split: Gathered(rows, 0 * rows, random.standard_normal((count, 200)), None, None, None)
+        for split in ("validation", "test")
+    }
+    found = evaluate.probe_labels(sides, dict.fromkeys(sides, data), known, seed=0)["coin"]
+    assert found["h_cxt"] < 0.75
+    seen = dict.fromkeys(sides, sides["test"])
+    assert evaluate.probe_labels(seen, dict.fromkeys(sides, data), known, seed=0)["coin"]["h_cxt"] == 1.0
+
+
 def test_z_conv_is_probed_where_no_utterance_is_scored():
     """In the release's reading a conversation of one turn has a z_conv, but no utterance that is scored."""
     count = 300
