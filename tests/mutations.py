@@ -84,6 +84,8 @@ TEST_EVALUATE = "tests/stages/test_evaluate.py"
 LIKELIHOOD = "vhcr/evaluation/likelihood.py"
 STATISTICS = "vhcr/evaluation/statistics.py"
 EMBEDDING = "vhcr/evaluation/embedding_metrics.py"
+WORD_VECTORS = "vhcr/word_vectors.py"
+TEST_WORD_VECTORS = "tests/test_word_vectors.py"
 TEXT_METRICS = "vhcr/evaluation/text_metrics.py"
 LATENTS = "vhcr/diagnostics/latents.py"
 MOMENTS = "vhcr/diagnostics/moments.py"
@@ -310,7 +312,6 @@ MUTATIONS: list[Mutation] = [
     _m("the mean of log weights for the log of their mean", LIKELIHOOD, "    result: Floats = -(top + np.log(mean))", "    result: Floats = -first.mean(axis=1) + 0 * mean", TEST_LIKELIHOOD),
     _m("the log of a sum of weights", LIKELIHOOD, "mean = np.exp(first - top[:, None]).mean(axis=1)", "mean = np.exp(first - top[:, None]).sum(axis=1)", TEST_LIKELIHOOD),
     _m("weights overflow", LIKELIHOOD, "    top = first.max(axis=1)\n", "    top = np.zeros(len(first))\n", TEST_LIKELIHOOD),
-    _m("groups beyond their limit", LIKELIHOOD, "if group and total + size > max_words:", "if group and total > max_words:", TEST_LIKELIHOOD),
     # --- evaluation: uncertainty ---
     _m("the deviation of a population", STATISTICS, "/ (len(values) - 1)", "/ len(values)", TEST_STATISTICS),
     _m("both sides of a difference draw the same seeds", STATISTICS, "other._over_seeds(1)", "other._over_seeds(0)", TEST_STATISTICS),
@@ -331,7 +332,9 @@ MUTATIONS: list[Mutation] = [
     _m("empty responses score zero in Table 3", EMBEDDING, "scores[:, no_reference | no_response] = np.nan", "scores[:, no_reference | no_response] = 0.0", TEST_EMBEDDING),
     _m("special words compared", EMBEDDING, "if word in index and word not in SPECIAL_WORDS]", "if word in index]", TEST_EMBEDDING),
     _m("the mean over pairs instead of turns", EMBEDDING, "float(np.mean(defined)) if defined", "float(np.nanmean(values)) if defined", TEST_EMBEDDING),
-    _m("the last of two vectors of a word", EMBEDDING, "if word not in index and word not in SPECIAL_WORDS and", "if word not in SPECIAL_WORDS and", TEST_EMBEDDING),
+    _m("the last of two vectors of a word", WORD_VECTORS, "if word not in found and word not in SPECIAL_WORDS:", "if word not in SPECIAL_WORDS:", TEST_WORD_VECTORS),
+    _m("vectors of special words", WORD_VECTORS, "if word not in found and word not in SPECIAL_WORDS:", "if word not in found:", TEST_WORD_VECTORS),
+    _m("a line break in front of a word is part of it", WORD_VECTORS, '        while buffer[position : position + 1] == b"\\n":', "        while False:", TEST_WORD_VECTORS),
     _m("diversity counts a response beside itself", EMBEDDING, "np.square(unit.sum(axis=0)).sum() - np.square(unit).sum()", "np.square(unit.sum(axis=0)).sum()", TEST_EMBEDDING),
     _m("distinct-n as a mean over responses", TEXT_METRICS, "    return len(counts) / total if total else None\n", "    return sum(len(set(_ngrams(r, order))) for r in responses) / total if total else None\n", TEST_TEXT_METRICS),
     _m("n-grams across responses", TEXT_METRICS, "        counts.update(_ngrams(words, order))", "        counts.update(_ngrams([w for r in responses for w in r] if words is responses[0] else (), order))", TEST_TEXT_METRICS),
@@ -342,7 +345,7 @@ MUTATIONS: list[Mutation] = [
     _m("a draw with the variance as deviation", LATENTS, "mu + np.sqrt(var) * np.random", "mu + var * np.random", TEST_LATENTS),
     _m("information with the mean of log densities", LATENTS, "top + np.log(np.exp(log_q - top[:, None]).mean(axis=1))", "log_q.mean(axis=1)", TEST_LATENTS),
     _m("information beside the wrong posterior", LATENTS, "np.arange(first, first + len(chunk))]", "np.arange(len(chunk))]", TEST_LATENTS),
-    _m("densities without their constant", LATENTS, "(np.log(2.0 * np.pi) + np.log(var)).sum(1)", "np.log(2.0 * np.pi) * mu.shape[1]", TEST_LATENTS),
+    _m("densities without their normalisation", LATENTS, "(np.log(2.0 * np.pi) + np.log(var)).sum(1)", "np.log(2.0 * np.pi) * mu.shape[1]", TEST_LATENTS),
     _m("nothing is shuffled", LATENTS, 'return sample.roll(1, dims=0) if source == "shuffled" else sample', "return sample", TEST_LATENTS),
     _m("the prior's mean for a draw of it", LATENTS, "return prior.sample(eps)", "return prior.mu.expand_as(eps)", TEST_LATENTS),
     _m("levels replaced the other way round", LATENTS, 'ways[f"{source}_conv"] = (source, "posterior")', 'ways[f"{source}_conv"] = ("posterior", source)', TEST_LATENTS),

@@ -26,11 +26,12 @@ MAY_IMPORT = {
     "corpora": FILES,
     "tokenisation": FILES | {"corpora"},
     "validation": FILES | {"tokenisation"},
-    "embeddings": FILES | {"tokenisation"},
+    "word_vectors": {"errors"},
+    "embeddings": FILES | {"tokenisation", "word_vectors"},
     "batch": FILES | {"tokenisation"},
     "models": EVERYWHERE | {"batch", "tokenisation"},  # the id of UNK, which drops put in
     "generation": EVERYWHERE | {"batch", "models", "tokenisation", "training"},
-    "evaluation": EVERYWHERE | {"batch", "models"},
+    "evaluation": EVERYWHERE | {"batch", "models", "word_vectors"},
     "diagnostics": EVERYWHERE | {"batch", "models", "evaluation"},
     "training": FILES | {"batch", "models", "evaluation", "diagnostics", "tokenisation"},
     "recording": FILES | {"provenance", "training", "evaluation"},  # of evaluation the mean over seeds

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gzip
 import os
 import random
 import shutil
@@ -14,14 +13,15 @@ import numpy as np
 import pytest
 
 from vhcr.conversation import Conversation, Utterance
-from vhcr.embeddings import Sentences, WordVectors, coverage, locate, read, train
+from vhcr.embeddings import Sentences, coverage, locate, train
 from vhcr.errors import DataError
 from vhcr.params import EmbeddingParams, Params
 from vhcr.stages import embeddings as stage
 from vhcr.tokenisation.dataset import build
+from vhcr.word_vectors import WordVectors
 
 ROOT = Path(__file__).parents[1]
-VECTORS = WordVectors(["b", "é", "a", "A"], np.arange(12, dtype=np.float32).reshape(4, 3) / 7)
+VECTORS = WordVectors.of(["b", "é", "a", "A"], np.arange(12, dtype=np.float32).reshape(4, 3) / 7)
 
 
 def settings(**overrides: Any) -> EmbeddingParams:
@@ -66,7 +66,7 @@ def test_training_is_the_same_bit_for_bit_in_any_process(tmp_path: Path) -> None
     assert (tmp_path / "1.bin").read_bytes() == (tmp_path / "2.bin").read_bytes()
     lines = sentences()
     other = train(lines, counts_of(lines), settings(epochs=2, seed=1))
-    assert not np.array_equal(other.vectors, read(tmp_path / "1.bin", set(other.words)).vectors)
+    assert not np.array_equal(other.vectors, WordVectors.load(tmp_path / "1.bin", set(other.words)).vectors)
 
 
 def test_rare_words_get_no_vector() -> None:
@@ -74,68 +74,6 @@ def test_rare_words_get_no_vector() -> None:
     assert "zebra" not in train(lines, counts_of(lines), settings(min_count=2, epochs=1)).words
     with pytest.raises(DataError, match="no word of the training split occurs min_count = 5 times"):
         train([["a"]], counts_of([["a"]]), settings(min_count=5))
-
-
-@pytest.mark.parametrize("name", ["vectors.bin", "vectors.bin.gz"])
-@pytest.mark.parametrize("line_breaks", [True, False])
-def test_only_wanted_words_are_read_and_vectors_stay_raw(
-    tmp_path: Path, name: str, line_breaks: bool
-) -> None:
-    VECTORS.save(tmp_path / "saved.bin")
-    raw = (tmp_path / "saved.bin").read_bytes()
-    if not line_breaks:
-        raw = b"4 3\n" + b"".join(
-            word.encode() + b" " + row.tobytes()
-            for word, row in zip(VECTORS.words, VECTORS.vectors, strict=True)
-        )
-    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
-    found = read(tmp_path / name, {"a", "é", "nobody"})
-    assert found.words == ["é", "a"]  # not A: case counts
-    np.testing.assert_array_equal(found.vectors, VECTORS.vectors[[1, 2]])
-
-
-def test_gensim_reads_what_is_saved(tmp_path: Path) -> None:
-    from gensim.models import KeyedVectors
-
-    VECTORS.save(tmp_path / "vectors.bin")
-    found = KeyedVectors.load_word2vec_format(str(tmp_path / "vectors.bin"), binary=True)
-    assert found.index_to_key == VECTORS.words
-    np.testing.assert_array_equal(found.vectors, VECTORS.vectors)
-
-
-def test_what_gensim_writes_is_read(tmp_path: Path) -> None:
-    from gensim.models import KeyedVectors
-
-    written = KeyedVectors(3)
-    written.add_vectors(VECTORS.words, VECTORS.vectors)
-    written.save_word2vec_format(str(tmp_path / "vectors.bin"), binary=True)
-    np.testing.assert_array_equal(read(tmp_path / "vectors.bin", {"b", "A"}).vectors, VECTORS.vectors[[0, 3]])
-
-
-def test_a_large_file_is_read_across_its_buffers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vhcr.embeddings.READ_BYTES", 5000)  # a little more than one word may take
-    many = WordVectors(
-        [f"w{n}" for n in range(3000)], np.random.default_rng(0).random((3000, 20), np.float32)
-    )
-    many.save(tmp_path / "many.bin")
-    np.testing.assert_array_equal(read(tmp_path / "many.bin", set(many.words)).vectors, many.vectors)
-
-
-def test_damaged_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "vectors.bin"
-    with pytest.raises(DataError, match=r"vectors\.bin: no such file"):
-        read(path, {"a"})
-    path.write_text("<html>not found</html>")
-    with pytest.raises(DataError, match="not word2vec binary: it begins with b'<html>"):
-        read(path, {"a"})
-    VECTORS.save(path)
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(DataError, match="announces 4 vectors, 3 can be read"):
-        read(path, {"a"})
-    packed = tmp_path / "vectors.bin.gz"
-    packed.write_bytes(gzip.compress(b"4 3\n" + os.urandom(5000))[:-2000])
-    with pytest.raises(DataError, match=r"vectors\.bin\.gz"):
-        read(packed, {"a"})
 
 
 def test_file_is_found_by_path_by_name_and_by_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +136,7 @@ def test_stage_trains_on_the_training_split_alone(project: Path) -> None:
     run("corpus")
     metrics = read_json(Path("data/embeddings/own/metrics.json"))
     # Cut to two words, training says a alone; the test split says b, b, c.
-    assert read(Path("data/embeddings/own/vectors.bin"), {"a", "b", "c"}).words == ["a"]
+    assert WordVectors.load(Path("data/embeddings/own/vectors.bin"), {"a", "b", "c"}).words == ["a"]
     assert metrics["token_coverage"] == 0.0
     assert metrics["splits"]["train"]["token_coverage"] == 1.0
     assert (metrics["num_vectors"], metrics["vector_size"]) == (1, 4)
@@ -214,7 +152,7 @@ def test_stage_reads_a_given_file(project: Path) -> None:
     assert metrics["vector_size"] == 3
     assert metrics["token_coverage"] == 2 / 3  # b, b of b, b, c
     assert metrics["type_coverage"] == 1 / 2
-    assert read(Path("data/embeddings/own/vectors.bin"), {"a", "b", "A"}).words == ["b", "a"]
+    assert WordVectors.load(Path("data/embeddings/own/vectors.bin"), {"a", "b", "A"}).words == ["b", "a"]
 
 
 def test_stage_names_a_damaged_table(project: Path) -> None:

@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from vhcr.errors import DataError
 from vhcr.params import EmbeddingParams
+from vhcr.word_vectors import WordVectors
 
 SOURCES = "VHCR_SOURCES"
 GOOGLE_NEWS = "GoogleNews-vectors-negative300*.bin*"
-READ_BYTES = 8 * 2**20
-MAX_WORD_BYTES = 4096  # no word is as long: the file is something else
-
-
-@dataclass(frozen=True)
-class WordVectors:
-    """``vectors[i]``, float32 [words, vector_size], belongs to ``words[i]``."""
-
-    words: list[str]
-    vectors: NDArray[np.float32]
-
-    def save(self, path: Path) -> None:
-        """Write the word2vec binary format, under a temporary name first."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(f"{len(self.words)} {self.vectors.shape[1]}\n".encode())
-                for word, vector in zip(self.words, self.vectors, strict=True):
-                    file.write(word.encode() + b" " + vector.astype("<f4").tobytes() + b"\n")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 class Sentences:
@@ -104,53 +78,7 @@ def train(sentences: Iterable[list[str]], counts: Mapping[str, int], params: Emb
     )
     model.build_vocab_from_freq(ranked)
     model.train(sentences, total_words=sum(ranked.values()), epochs=params.epochs)
-    return WordVectors(list(model.wv.index_to_key), np.asarray(model.wv.vectors, dtype=np.float32))
-
-
-def read(path: Path, wanted: set[str]) -> WordVectors:
-    """The vectors of the ``wanted`` words in a word2vec binary file (.bin or .bin.gz), as they stand there.
-
-    It is streamed, so memory holds what is wanted alone. Of a word that stands twice, the first counts.
-
-    Raises:
-        DataError: the file is missing, is cut short, or is not of this format.
-    """
-    opened: Callable[..., IO[bytes]] = cast("Any", gzip.open if path.suffix == ".gz" else open)
-    try:
-        with opened(path, "rb") as file:
-            return _read(file, path, wanted)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file of word vectors") from None
-    except (EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{path}: cannot be read as word2vec binary: {error}") from error
-
-
-def _read(file: IO[bytes], path: Path, wanted: set[str]) -> WordVectors:
-    header = file.readline(64)
-    fields = header.split()
-    if len(fields) != 2 or not (fields[0].isdigit() and fields[1].isdigit()) or int(fields[1]) == 0:
-        raise DataError(f"{path}: not word2vec binary: it begins with {header[:40]!r}")
-    count, size = int(fields[0]), int(fields[1])
-    keys = {word.encode(): word for word in wanted}
-    found: dict[str, NDArray[np.float32]] = {}
-    buffer, position = b"", 0
-    for number in range(count):
-        if len(buffer) - position < MAX_WORD_BYTES + 4 * size:
-            buffer, position = buffer[position:] + file.read(READ_BYTES), 0
-        while buffer[position : position + 1] == b"\n":  # some writers end each vector with a line break
-            position += 1
-        blank = buffer.find(b" ", position, position + MAX_WORD_BYTES)
-        end = blank + 1 + 4 * size
-        if blank < 0 or end > len(buffer):
-            raise DataError(
-                f"{path}: cut short or damaged: it announces {count} vectors, {number} can be read"
-            )
-        word = keys.get(buffer[position:blank])
-        if word is not None and word not in found:
-            found[word] = np.frombuffer(buffer, dtype="<f4", count=size, offset=blank + 1).astype(np.float32)
-        position = end
-    vectors = np.stack(list(found.values())) if found else np.zeros((0, size), dtype=np.float32)
-    return WordVectors(list(found), vectors)
+    return WordVectors.of(model.wv.index_to_key, np.asarray(model.wv.vectors, dtype=np.float32))
 
 
 def locate(path: str | None) -> Path:

@@ -109,10 +109,11 @@ def test_gathered_kl_is_the_kl_of_the_bound():
     assert of_conversations == pytest.approx(scores.kl_conv.sum())
 
 
-def test_mutual_information_survives_means_far_from_zero_and_tiny_variances():
+@pytest.mark.parametrize("scale", [1e-4, 1.0], ids=["apart", "overlapping"])
+def test_mutual_information_survives_means_far_from_zero_and_tiny_variances(scale):
     """Squares multiplied out cancel; the same points elsewhere must tell as much."""
     random = np.random.default_rng(2)
-    mu, var = random.standard_normal((200, 3)), 1e-4 * np.exp(random.standard_normal((200, 3)))
+    mu, var = random.standard_normal((200, 3)), scale * np.exp(random.standard_normal((200, 3)))
     near, _ = mutual_information((mu, var), seed=1)
     far, _ = mutual_information((mu + 1e3, var), seed=1)
     assert far == pytest.approx(near, rel=1e-6)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import struct
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vhcr.errors import DataError
 from vhcr.evaluation.embedding_metrics import (
     EmbeddingScores,
-    WordVectors,
     embedding_diversity,
     embedding_scores,
     n_turn_summary,
     response_metrics,
 )
+from vhcr.word_vectors import WordVectors
 
 # east (1,0)   north (0,2)   west (-3,0)   diagonal (1,1)
 # Lengths differ on purpose: cosines must not see them, sums and extrema must.
@@ -173,72 +169,3 @@ def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown definition 'gready'"):
         embedding_scores([], [], VECTORS, "gready")  # type: ignore[arg-type]
     assert embedding_scores([], [], VECTORS).average.shape == (0,)
-
-
-def word2vec(newline: bytes = b"") -> bytes:
-    """Three words of two dimensions; é to be two bytes long; a vector byte that looks like a space."""
-    entries = [("<unk>", 9.0, 9.0), ("é", 1.0, 2.5), ("east", struct.unpack("<f", b"    ")[0], -1.0)]
-    body = b"".join(w.encode() + b" " + struct.pack("<2f", x, y) + newline for w, x, y in entries)
-    return b"3 2\n" + body
-
-
-@pytest.mark.parametrize("newline", [b"", b"\n"], ids=["as gensim writes", "as the original tool writes"])
-@pytest.mark.parametrize("suffix", [".bin", ".bin.gz"])
-def test_load(tmp_path: Path, newline: bytes, suffix: str) -> None:
-    path = tmp_path / f"v{suffix}"
-    path.write_bytes(gzip.compress(word2vec(newline)) if suffix.endswith("gz") else word2vec(newline))
-    vectors = WordVectors.load(path)
-    assert list(vectors.index) == ["é", "east"]
-    np.testing.assert_array_equal(vectors.vectors[0], np.float32([1.0, 2.5]))
-    assert vectors.vectors[1][1] == -1.0
-    assert list(WordVectors.load(path, only=["east", "other"]).index) == ["east"]
-
-
-def test_of_two_vectors_of_one_word_the_first_counts(tmp_path: Path) -> None:
-    path = tmp_path / "v.bin"
-    path.write_bytes(b"3 1\n" + b"".join(b"%s " % w + struct.pack("<f", x) for w, x in zip(
-        (b"a", b"b", b"a"), (1.0, 2.0, 3.0), strict=True
-    )))  # fmt: skip
-    vectors = WordVectors.load(path)
-    assert vectors.vectors[vectors.index["a"]] == 1.0
-    assert len(vectors) == 2
-
-
-def test_load_agrees_with_gensim(tmp_path: Path) -> None:
-    from gensim.models import KeyedVectors
-
-    made = KeyedVectors(vector_size=5)
-    words = [f"wörd{i}" for i in range(40)]
-    table = np.random.default_rng(3).standard_normal((40, 5)).astype(np.float32)
-    made.add_vectors(words, table)
-    made.save_word2vec_format(str(tmp_path / "v.bin"), binary=True)
-    vectors = WordVectors.load(tmp_path / "v.bin")
-    assert sorted(vectors.index) == sorted(words)
-    for word, row in zip(words, table, strict=True):
-        np.testing.assert_array_equal(vectors.vectors[vectors.index[word]], row)
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (b"", "first line"),
-        (b"not vectors\n", "first line"),
-        (word2vec()[:-3], "breaks off at word 3 of 3"),
-        (b"1 2\nbad " + struct.pack("<2f", math.nan, 1.0), "vector of 'bad' is not finite"),
-        (b"2 2\n" + b"x" * 200_000, "breaks off at word 1 of 2"),
-    ],
-)
-def test_load_names_what_is_wrong(tmp_path: Path, content: bytes, complaint: str) -> None:
-    path = tmp_path / "vectors.bin"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=complaint) as caught:
-        WordVectors.load(path)
-    assert "vectors.bin" in str(caught.value)
-
-
-def test_load_names_a_missing_file_and_a_broken_gzip(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.bin: cannot be read"):
-        WordVectors.load(tmp_path / "none.bin")
-    (tmp_path / "cut.bin.gz").write_bytes(gzip.compress(word2vec())[:-12])
-    with pytest.raises(DataError, match=r"cut\.bin\.gz: cannot be read"):
-        WordVectors.load(tmp_path / "cut.bin.gz")

@@ -17,10 +17,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from vhcr.diagnostics.probes import probe
-from vhcr.evaluation.embedding_metrics import WordVectors, embedding_diversity, embedding_scores
+from vhcr.evaluation.embedding_metrics import embedding_diversity, embedding_scores
 from vhcr.evaluation.likelihood import importance_weighted_nll
 from vhcr.evaluation.statistics import mean_and_deviation, paired_difference, ratio_interval
 from vhcr.evaluation.text_metrics import distinct, entropy
+from vhcr.word_vectors import WordVectors
 
 WORDS = [f"w{i}" for i in range(40)]
 VECTORS = WordVectors(

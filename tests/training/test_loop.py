@@ -143,10 +143,12 @@ def test_curves_cover_every_step_once_and_validation_closes_every_epoch(tmp_path
     assert weights[12] == 1.0
 
 
-def test_validation_within_epochs_happens_once_a_step(tmp_path):
+@pytest.mark.parametrize("recorded", [4, 3])
+def test_validation_within_epochs_happens_once_a_step(tmp_path, recorded):
     """The end of an epoch, of the third one by max_steps, may be such a step as well."""
     state = new_state("vhcr-ud")
-    run_to_end(state, tmp_path, tiny.training(record_every_steps=4, validate_every_steps=3, max_steps=15))
+    params = tiny.training(record_every_steps=recorded, validate_every_steps=3, max_steps=15)
+    run_to_end(state, tmp_path, params)
     checks = [row["step"] for row in state.position.rows if row["split"] == "validation"]
     assert checks == [3, 6, 9, 12, 15]
 

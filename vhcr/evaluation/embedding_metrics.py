@@ -21,62 +21,21 @@ Scores are dimensionless, larger is better, between -1 and 1 (serban Greedy betw
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vhcr.errors import DataError
+from vhcr.word_vectors import SPECIAL_WORDS, WordVectors
 
 METRIC_VERSION = 2
 """Raised whenever a definition of a number of metrics.json changes; docs/metrics.md says what changed."""
 
 Definition = Literal["release", "serban"]
 DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
-SPECIAL_WORDS = frozenset({"<pad>", "<unk>", "<sos>", "<eos>"})
 
 _CHUNK = 256  # pairs at once: at 30 words and 300 dimensions some 9 MB a side, which stays in the cache
-_LONGEST_WORD = 1 << 16  # bytes; a word that never ends means the file is not word2vec binary
-
-
-@dataclass(frozen=True)
-class WordVectors:
-    """Word vectors, as read: neither centred nor scaled. ``vectors`` is [words, dimensions] float32."""
-
-    index: dict[str, int]
-    vectors: NDArray[np.float32]
-
-    def __post_init__(self) -> None:
-        if self.vectors.ndim != 2 or len(self.index) != len(self.vectors):
-            raise ValueError(f"{len(self.index)} words, but vectors of shape {self.vectors.shape}")
-
-    def __contains__(self, word: object) -> bool:
-        return word in self.index
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @classmethod
-    def load(cls, path: Path, only: Collection[str] | None = None) -> WordVectors:
-        """Read a word2vec binary file (gzipped if it ends in .gz), keeping just the words in ``only``.
-
-        Special words are never kept, and of a word that occurs twice the first vector counts. Memory
-        holds what is kept, so that 3.6 GB of vectors need not fit.
-
-        Raises:
-            DataError: the file is missing or not word2vec binary; names the word at which it breaks off.
-        """
-        try:
-            with _open(path) as stream:
-                return _read(stream, path, only)
-        except (OSError, EOFError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise DataError(f"{path}: cannot be read: {reason}") from None
 
 
 class EmbeddingScores(NamedTuple):
@@ -168,39 +127,6 @@ def embedding_diversity(groups: Sequence[Sequence[Sequence[str]]], vectors: Word
         total = float(np.square(unit.sum(axis=0)).sum() - np.square(unit).sum())
         per_context.append(1.0 - total / (len(ids) * (len(ids) - 1)))
     return float(np.mean(per_context)) if per_context else None
-
-
-def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
-
-
-def _read(stream: BinaryIO, path: Path, only: Collection[str] | None) -> WordVectors:
-    header = stream.readline(_LONGEST_WORD).split()
-    if len(header) != 2 or not all(part.isdigit() for part in header) or int(header[1]) == 0:
-        raise DataError(f"{path}: not a word2vec binary file (its first line must be 'words dimensions')")
-    num_words, size = int(header[0]), int(header[1])
-    wanted = None if only is None else frozenset(only)
-    index: dict[str, int] = {}
-    kept: list[bytes] = []
-    buffer, position = b"", 0
-    for number in range(1, num_words + 1):
-        while (space := buffer.find(b" ", position)) < 0 or len(buffer) < space + 1 + 4 * size:
-            more = stream.read(1 << 22)
-            if not more or (space < 0 and len(buffer) - position > _LONGEST_WORD):
-                raise DataError(f"{path}: breaks off at word {number} of {num_words}")
-            buffer, position = buffer[position:] + more, 0
-        # The original tool ends each vector with a newline, gensim does not.
-        word = buffer[position:space].lstrip(b"\n").decode("utf-8", errors="replace")
-        position = space + 1 + 4 * size
-        if word not in index and word not in SPECIAL_WORDS and (wanted is None or word in wanted):
-            index[word] = len(kept)
-            kept.append(buffer[space + 1 : position])
-    table = np.frombuffer(b"".join(kept), dtype="<f4").reshape(len(kept), size)
-    broken = ~np.isfinite(table).all(axis=1)
-    if broken.any():
-        word = next(islice(index, int(broken.argmax()), None))
-        raise DataError(f"{path}: the vector of {word!r} is not finite")
-    return WordVectors(index, table.astype(np.float32, copy=False))
 
 
 def _known_ids(words: Sequence[str], vectors: WordVectors) -> list[int]:

@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 def run(params: Params, *, corpus: str) -> None:
     """Train word2vec on the training split, or pick the corpus's words from a file of vectors."""
     from vhcr import embeddings
+    from vhcr.word_vectors import WordVectors
 
     own = params.corpus(corpus).embeddings
     path = layout.tokenised(corpus) / "utterances.parquet"
@@ -25,14 +26,14 @@ def run(params: Params, *, corpus: str) -> None:
         origin = "word2vec trained on the training split"
     else:
         file = embeddings.locate(own.path)
-        vectors = embeddings.read(file, {word for split in SPLITS for word in counts[split]})
+        vectors = WordVectors.load(file, {word for split in SPLITS for word in counts[split]})
         origin = file.name
-    known = set(vectors.words)
+    known = set(vectors.index)
     by_split = {split: embeddings.coverage(counts[split], known) for split in SPLITS}
     metrics = {
         "source": own.source,
         "origin": origin,
-        "num_vectors": len(vectors.words),
+        "num_vectors": len(vectors),
         "vector_size": vectors.vectors.shape[1],
         "token_coverage": by_split["test"]["token_coverage"],
         "type_coverage": by_split["test"]["type_coverage"],

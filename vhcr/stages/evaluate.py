@@ -21,7 +21,6 @@ from vhcr.diagnostics.probes import probe
 from vhcr.errors import DataError
 from vhcr.evaluation.embedding_metrics import (
     METRIC_VERSION,
-    WordVectors,
     embedding_diversity,
     embedding_scores,
     response_metrics,
@@ -37,6 +36,7 @@ from vhcr.recording import or_later
 from vhcr.registry import register, send_shown
 from vhcr.stages.common import stage_main
 from vhcr.training.run import TrainedRun, choose_device
+from vhcr.word_vectors import WordVectors
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,114 @@
+"""Word vectors and the word2vec binary format, as the original tool, gensim and GoogleNews write it."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vhcr.errors import DataError
+
+SPECIAL_WORDS = frozenset({"<pad>", "<unk>", "<sos>", "<eos>"})
+
+READ_BYTES = 8 * 2**20
+MAX_WORD_BYTES = 4096  # no word is as long: the file is something else
+
+
+@dataclass(frozen=True)
+class WordVectors:
+    """A word's vector is row ``index[word]`` of ``vectors``, float32 [words, dimensions], as it was read."""
+
+    index: dict[str, int]
+    vectors: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.index) != len(self.vectors):
+            raise ValueError(f"{len(self.index)} words, but vectors of shape {self.vectors.shape}")
+
+    @classmethod
+    def of(cls, words: Sequence[str], vectors: NDArray[np.float32]) -> WordVectors:
+        """One vector for each of ``words``, which are different ones, in their order."""
+        return cls({word: row for row, word in enumerate(words)}, vectors)
+
+    @property
+    def words(self) -> list[str]:
+        """The words in the order of their vectors."""
+        return sorted(self.index, key=self.index.__getitem__)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self.index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def save(self, path: Path) -> None:
+        """Write the word2vec binary format, under a temporary name first."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(f"{len(self)} {self.vectors.shape[1]}\n".encode())
+                for word, vector in zip(self.words, self.vectors, strict=True):
+                    file.write(word.encode() + b" " + vector.astype("<f4").tobytes() + b"\n")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path, only: Collection[str] | None = None) -> WordVectors:
+        """Read a word2vec binary file (gzipped if it ends in .gz), keeping just the words in ``only``.
+
+        Special words are never kept, and of a word that occurs twice the first vector counts. The file is
+        streamed and memory holds what is kept, so that 3.6 GB of vectors need not fit.
+
+        Raises:
+            DataError: the file is missing, cut short, or not of this format, or a vector is not finite.
+        """
+        opened: Callable[..., IO[bytes]] = cast("Any", gzip.open if path.suffix == ".gz" else open)
+        try:
+            with opened(path, "rb") as file:
+                return _read(file, path, only)
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file of word vectors") from None
+        except (EOFError, zlib.error, OSError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise DataError(f"{path}: cannot be read as word2vec binary: {reason}") from None
+
+
+def _read(file: IO[bytes], path: Path, only: Collection[str] | None) -> WordVectors:
+    header = file.readline(64)
+    fields = header.split()
+    if len(fields) != 2 or not (fields[0].isdigit() and fields[1].isdigit()) or int(fields[1]) == 0:
+        raise DataError(f"{path}: not word2vec binary: it begins with {header[:40]!r}")
+    count, size = int(fields[0]), int(fields[1])
+    wanted = None if only is None else {word.encode() for word in only}
+    found: dict[str, NDArray[np.float32]] = {}
+    buffer, position = b"", 0
+    for number in range(count):
+        if len(buffer) - position < MAX_WORD_BYTES + 4 * size:
+            buffer, position = buffer[position:] + file.read(READ_BYTES), 0
+        while buffer[position : position + 1] == b"\n":  # some writers end each vector with a line break
+            position += 1
+        blank = buffer.find(b" ", position, position + MAX_WORD_BYTES)
+        end = blank + 1 + 4 * size
+        if blank < 0 or end > len(buffer):
+            raise DataError(
+                f"{path}: cut short or damaged: it announces {count} vectors, {number} can be read"
+            )
+        if wanted is None or buffer[position:blank] in wanted:
+            word = buffer[position:blank].decode("utf-8", errors="replace")
+            if word not in found and word not in SPECIAL_WORDS:
+                vector = np.frombuffer(buffer, dtype="<f4", count=size, offset=blank + 1)
+                if not np.isfinite(vector).all():
+                    raise DataError(f"{path}: the vector of {word!r} is not finite")
+                found[word] = vector.astype(np.float32)  # a copy: the buffer goes
+        position = end
+    vectors = np.stack(list(found.values())) if found else np.zeros((0, size), dtype=np.float32)
+    return WordVectors.of(list(found), vectors)
