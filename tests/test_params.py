@@ -261,7 +261,7 @@ def test_the_papers_systems_have_no_remedy_and_each_remedy_is_one_difference() -
         base, _, suffix = name.rpartition("-")
         own = params.system(name).model_dump()
         changed = {key for key in remedies if own[key] != plain[key]}
-        if suffix in ("fb", "fb3", "cyc", "b50", "bn", "agg"):
+        if suffix in ("fb", "fb3", "cyc", "b50", "bn", "bn90", "agg"):
             different = {key for key, value in params.system(base).model_dump().items() if own[key] != value}
             assert different == changed, name
             assert len({key.rpartition("_")[0] for key in changed}) == 1, name
