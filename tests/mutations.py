@@ -84,6 +84,17 @@ TEST_EVALUATE = "tests/stages/test_evaluate.py"
 LIKELIHOOD = "vhcr/evaluation/likelihood.py"
 STATISTICS = "vhcr/evaluation/statistics.py"
 EMBEDDING = "vhcr/evaluation/embedding_metrics.py"
+DATASET = "vhcr/tokenisation/dataset.py"
+SPLITS_FILE = "vhcr/tokenisation/splits.py"
+VOCABULARY = "vhcr/tokenisation/vocabulary.py"
+TOKENISER = "vhcr/tokenisation/tokeniser.py"
+LEAKAGE = "vhcr/tokenisation/leakage.py"
+EMBEDDINGS = "vhcr/embeddings.py"
+TEST_DATASET = "tests/tokenisation/test_dataset.py"
+TEST_SPLITS = "tests/tokenisation/test_splits.py"
+TEST_VOCABULARY = "tests/tokenisation/test_vocabulary.py"
+TEST_TOKENISER = "tests/tokenisation/test_tokeniser.py"
+TEST_EMBEDDINGS = "tests/test_embeddings.py"
 WORD_VECTORS = "vhcr/word_vectors.py"
 TEST_WORD_VECTORS = "tests/test_word_vectors.py"
 TEXT_METRICS = "vhcr/evaluation/text_metrics.py"
@@ -298,6 +309,27 @@ MUTATIONS: list[Mutation] = [
     _m("a row of training is taken for a validation's", LOOP, 'return (last.get("split"), last.get("step")) != ("validation", step)', 'return last.get("step") != step', TEST_LOOP),
     _m("a validation is made twice", LOOP, '!= ("validation", step)', '!= ("", step)', TEST_LOOP),
     _m("no checkpoint before an end that is asked for", LOOP, "        checkpoint()\n        workers.wait()", "        workers.wait()", TEST_LOOP),
+    # --- data ---
+    _m("the vocabulary counts all splits", DATASET, 'whole.filter(pl.col("split") == "train")', "whole.filter(pl.lit(True))", TEST_DATASET),
+    _m("an utterance's last word stands where EOS belongs", DATASET, 'pl.col("words").list.head(params.max_words - 1)', 'pl.col("words").list.head(params.max_words)', TEST_DATASET),
+    _m("a turn too many", DATASET, 'pl.col("turn") < params.max_turns', 'pl.col("turn") <= params.max_turns', TEST_DATASET),
+    _m("the shortest conversations left out", DATASET, 'pl.col("turns") >= params.min_turns', 'pl.col("turns") > params.min_turns', TEST_DATASET),
+    _m("utterances without an end", DATASET, "tokens = np.full(ends[-1], EOS, dtype=np.int32)", "tokens = np.full(ends[-1], UNK, dtype=np.int32)", TEST_DATASET),
+    _m("lines of nobody merged", DATASET, "if speaker is None or len(lines) == 1:", "if len(lines) == 1:", TEST_DATASET),
+    _m("a group in several splits", SPLITS_FILE, "        if units[index] != previous:\n", "        if True:\n", TEST_SPLITS),
+    _m("splits in the order of the corpus", SPLITS_FILE, "(digests[units[index]], units[index], index)", "index", TEST_SPLITS),
+    _m("splits cut where a float says", SPLITS_FILE, "Fraction(str(validation_fraction)), Fraction(str(test_fraction))", "Fraction(validation_fraction), Fraction(test_fraction)", TEST_SPLITS),
+    _m("one split whatever the seed", SPLITS_FILE, 'key = seed.to_bytes(8, "big")', "key = bytes(8)", TEST_SPLITS),
+    _m("equal counts in the order of their coming", VOCABULARY, "key=lambda item: (-item[1], item[0])", "key=lambda item: -item[1]", TEST_VOCABULARY),
+    _m("a vocabulary four words too large", VOCABULARY, "ranked[: size - len(SPECIALS)]", "ranked[:size]", TEST_VOCABULARY),
+    _m("rare words one count too high", VOCABULARY, "if item[1] >= min_count", "if item[1] > min_count", TEST_VOCABULARY),
+    _m("words after the end", VOCABULARY, "            if id == EOS:\n                break\n", "            if id == EOS:\n                continue\n", TEST_VOCABULARY),
+    _m("typographic apostrophes part words", TOKENISER, 'text.str.replace_all(APOSTROPHES, "\'")', 'text.str.replace_all(APOSTROPHES, " ")', TEST_TOKENISER),
+    _m("shares of all splits for shares of one", LEAKAGE, "shared / own.height if", "shared / known.height if", TEST_DATASET),
+    _m("vectors trained on the test split", EMBEDDINGS, 'table.filter(pc.equal(table["split"], self.split))["words"]', 'table["words"]', TEST_EMBEDDINGS),
+    _m("coverage of types for that of tokens", EMBEDDINGS, "sum(counts[word] for word in covered) / tokens if", "len(covered) / types if", TEST_EMBEDDINGS),
+    _m("responses compared with their contexts", EVALUATE, "real[evaluation.context_turns + turn]", "real[turn]", TEST_EVALUATE),
+    _m("contexts that go on just long enough left out", EVALUATE, "test.num_turns >= evaluation.context_turns + length", "test.num_turns > evaluation.context_turns + length", TEST_EVALUATE),
     # --- evaluation: bounds ---
     _m("a perplexity that no float holds", LIKELIHOOD, "math.exp(nats_per_word) if nats_per_word < math.log(sys.float_info.max) else None", "math.exp(nats_per_word)", TEST_LIKELIHOOD),
     _m("the bound without the KL of z_conv", LIKELIHOOD, "self.reconstruction_error + self.kl_utt + self.kl_conv\n", "self.reconstruction_error + self.kl_utt\n", TEST_LIKELIHOOD, TEST_EVALUATE),
