@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from vhcr.params import Params
 from vhcr.report.evidence import Evidence
 from vhcr.report.page import Report
 from vhcr.report.paper import PaperFigures
@@ -19,6 +20,7 @@ from vhcr.report.plots import (
     Figure,
     Line,
     Panel,
+    Rule,
     Spot,
     colours,
     dash,
@@ -180,17 +182,29 @@ def test_background_curves_leave_the_frame_of_an_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("panels", [1, 2, 3])
 def test_all_of_a_legend_is_on_the_image(tmp_path: Path, panels: int) -> None:
-    """The frontier's, of two panels, was once as wide as three."""
-    systems = ["hred", "vhred", "vhred-wd", "vhred-bow", "vhcr", "vhcr-ud", "vhcr-ud-fb", "vhcr-ud-fb3"]
+    """The frontier's, of two panels, was once as wide as three; with all remedies it had no place again."""
+    systems = list(Params.load().systems)
     spots = [Spot(system, system, 0.1, 4.0) for system in systems]
     panel = Panel("", "spots", "KL", "NLL", spots=spots)
     _, svg = write_images(Figure("frontier", "", "", [panel] * panels), tmp_path)
-    width = float(ElementTree.parse(svg).getroot().attrib["viewBox"].split()[2])
+    width, height = map(float, ElementTree.parse(svg).getroot().attrib["viewBox"].split()[2:])
+    assert height > 2.6 * 72, "the panels keep their size"
     legend = [(text, x) for text, anchor, x in texts(svg) if text in map(label, systems)]
     assert len(legend) == len(systems)
     for text, x in legend:
         assert x > 20, text  # its mark is left of it
         assert x + 4.7 * len(text) < width, text  # in the mean of a letter of 8 points
+
+
+def test_a_bound_far_above_the_exact_one_stands_at_the_edge(tmp_path: Path) -> None:
+    """Word drop of 0.75 is 0.4 nats above all others, between which there are hundredths."""
+    spots = [Spot("vhred", "VHRED", 0.1, 4.01), Spot("vhred-wd75", "far", 0.3, 4.36)]
+    panel = Panel("", "spots", "KL", "NLL", spots=spots, rules=[Rule("hred", "HRED, exact", 4.0)])
+    _, svg = write_images(Figure("frontier", "", "", [panel]), tmp_path)
+    shown = texts(svg)
+    assert "4.36" in [text for text, _, _ in shown]
+    ticks = [float(text) for text, anchor, _ in shown if anchor == "end"]
+    assert max(ticks) < 4.2
 
 
 def test_page_data_is_plain_json(report: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -43,7 +44,10 @@ OTHER_COLOURS = (
     ("#65431f", "#d1ab83"),
     ("#7f1d1d", "#f0908f"),
     ("#166534", "#86dfa6"),
+    ("#1e3a8a", "#93b4f7"),
+    ("#86198f", "#f5b8fb"),
 )
+EDGE = 0.15  # nats a word above an exact NLL: a bound beyond stands at an image's edge, its number beside it
 DASHES = {"vhred-wd50": 1, "vhred-wd75": 2}  # 0: drawn out, 1: dashed, 2: dotted; others are dashed
 
 
@@ -630,7 +634,7 @@ def write_images(figure: Figure, folder: Path, formats: Sequence[str] = ("png", 
     }
     with mpl.rc_context(style):
         width = 3.3 * columns if columns > 1 else 5.2
-        canvas = Canvas(figsize=(width, 2.6 * rows + 0.5), layout="constrained")
+        canvas = Canvas(figsize=(width, 2.6 * rows), layout="constrained")
         FigureCanvasAgg(canvas)
         axes = canvas.subplots(rows, columns, squeeze=False)
         for axis, panel in zip(axes.flat, figure.panels, strict=False):
@@ -654,12 +658,7 @@ def write_images(figure: Figure, folder: Path, formats: Sequence[str] = ("png", 
             handles.append(
                 Line2D([], [], color="#888888", marker="D", mfc="none", ls="", ms=4, label="the paper")
             )
-        canvas.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=min(2 * columns if columns > 1 else 3, len(handles)),
-            frameon=False,
-        )
+        _add_legend(canvas, handles)
         canvas.draw_without_rendering()
         canvas.set_layout_engine("none")  # laid out once, not again for each format
         folder.mkdir(parents=True, exist_ok=True)
@@ -668,6 +667,20 @@ def write_images(figure: Figure, folder: Path, formats: Sequence[str] = ("png", 
         for path, name in zip(paths, formats, strict=True):
             canvas.savefig(path, dpi=200, metadata=without_date[name])
     return paths
+
+
+def _add_legend(canvas: Any, handles: Sequence[Any]) -> None:
+    """Below the panels, in as many columns as fit; the canvas grows by its height."""
+    width, height = canvas.get_size_inches()
+    canvas.set_size_inches(width, height + len(handles))  # room for any, while they are measured
+    for columns in range(min(6, len(handles)), 0, -1):
+        legend = canvas.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+        canvas.draw_without_rendering()
+        box = legend.get_window_extent()
+        if box.width <= canvas.bbox.width or columns == 1:
+            canvas.set_size_inches(width, height + box.height / canvas.dpi)
+            return
+        legend.remove()
 
 
 def _draw(axis: Any, panel: Panel, palette: dict[str, tuple[str, str]]) -> None:
@@ -703,9 +716,16 @@ def _draw(axis: Any, panel: Panel, palette: dict[str, tuple[str, str]]) -> None:
         axis.set_yticks(range(len(panel.dots)), [dot.name for dot in panel.dots])
         axis.set_ylim(len(panel.dots) - 0.5, -0.5)
         axis.grid(False, axis="y")
+    edge = min((rule.y + EDGE for rule in panel.rules), default=math.inf)
     for spot in panel.spots:
-        fill = "none" if dash(spot.system) else None
-        axis.plot([spot.x], [spot.y], "o", color=palette[spot.system][0], mfc=fill, ms=5)
+        style = {"color": palette[spot.system][0], "mfc": "none" if dash(spot.system) else None, "ms": 5}
+        if spot.y <= edge:
+            axis.plot([spot.x], [spot.y], "o", **style)
+        else:
+            axis.plot([spot.x], [edge], "^", **style)
+            axis.annotate(
+                f"{spot.y:.2f}", (spot.x, edge), xytext=(5, 0), textcoords="offset points", va="center"
+            )
     for rule in panel.rules:
         axis.axhline(rule.y, color=palette[rule.system][0], lw=1, ls=(0, (6, 3)))
     if panel.log_x:
