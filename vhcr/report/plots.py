@@ -724,7 +724,12 @@ def _draw(axis: Any, panel: Panel, palette: dict[str, tuple[str, str]]) -> None:
         else:
             axis.plot([spot.x], [edge], "^", **style)
             axis.annotate(
-                f"{spot.y:.2f}", (spot.x, edge), xytext=(5, 0), textcoords="offset points", va="center"
+                f"{spot.y:.2f}",
+                (spot.x, edge),
+                xytext=(0, -5),
+                textcoords="offset points",
+                ha="center",
+                va="top",
             )
     for rule in panel.rules:
         axis.axhline(rule.y, color=palette[rule.system][0], lw=1, ls=(0, (6, 3)))
