@@ -47,7 +47,7 @@ OTHER_COLOURS = (
     ("#1e3a8a", "#93b4f7"),
     ("#86198f", "#f5b8fb"),
 )
-EDGE = 0.15  # nats a word above an exact NLL: a bound beyond stands at an image's edge, its number beside it
+EDGE = 0.25  # nats a word above an exact NLL: a bound beyond stands at an image's edge, its number beside it
 DASHES = {"vhred-wd50": 1, "vhred-wd75": 2}  # 0: drawn out, 1: dashed, 2: dotted; others are dashed
 
 
@@ -717,7 +717,8 @@ def _draw(axis: Any, panel: Panel, palette: dict[str, tuple[str, str]]) -> None:
         axis.set_ylim(len(panel.dots) - 0.5, -0.5)
         axis.grid(False, axis="y")
     edge = min((rule.y + EDGE for rule in panel.rules), default=math.inf)
-    for spot in panel.spots:
+    beyond = 0
+    for spot in sorted(panel.spots, key=lambda spot: spot.x):
         style = {"color": palette[spot.system][0], "mfc": "none" if dash(spot.system) else None, "ms": 5}
         if spot.y <= edge:
             axis.plot([spot.x], [spot.y], "o", **style)
@@ -726,11 +727,12 @@ def _draw(axis: Any, panel: Panel, palette: dict[str, tuple[str, str]]) -> None:
             axis.annotate(
                 f"{spot.y:.2f}",
                 (spot.x, edge),
-                xytext=(0, -5),
+                xytext=(0, -5 - 9 * (beyond % 3)),  # neighbours at three heights
                 textcoords="offset points",
                 ha="center",
                 va="top",
             )
+            beyond += 1
     for rule in panel.rules:
         axis.axhline(rule.y, color=palette[rule.system][0], lw=1, ls=(0, (6, 3)))
     if panel.log_x:
