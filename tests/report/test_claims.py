@@ -194,6 +194,17 @@ def test_evidence_without_files_is_open_not_wrong(report: Report) -> None:
     assert set(found.values()) == {"undecided", "not run"}
 
 
+def test_no_interval_over_some_of_the_seeds_alone(report: Report) -> None:
+    """A mean of all seeds with an interval of those that have numbers per conversation would mislead."""
+    runs = report.results.of("vhcr-ud")
+    assert len(runs) > 1
+    lacking = [replace(run, sums={}) if run is runs[0] else run for run in report.results.runs]
+    evidence = Evidence(replace(report.results, runs=lacking), num_samples=20, seed=0)
+    assert evidence.mean("vhcr-ud", "nll_per_word") is not None
+    assert evidence.interval("vhcr-ud", "nll_per_word") is None
+    assert evidence.interval("hred", "nll_per_word") is not None
+
+
 def test_narrow_intervals_keep_their_width() -> None:
     """Once a clear difference was printed as "+0.000 [+0.000, +0.000]"."""
     assert signed(Interval(-0.0123, -0.02, -0.0041)) == "−0.012 [−0.020, −0.004]"
