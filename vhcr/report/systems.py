@@ -26,6 +26,7 @@ OTHER_LABELS = {
     "vhcr-ud-bow": "VHCR + u.d + bow",
     "vhcr-ud-fb3": "VHCR + u.d + free bits of 3",
     "vhcr-ud-bn90": "VHCR + u.d + batch norm 0.9",
+    "vhcr-ud-bnfb": "VHCR + u.d + bn + free bits",
     **{
         f"{system}-{remedy}": f"{name}{text}"
         for system, name in (("vhred", "VHRED"), ("vhcr-ud", "VHCR + u.d"))
