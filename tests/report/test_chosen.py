@@ -173,7 +173,7 @@ def test_page_and_command(project: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_votes_of_a_study_become_table_4(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, undrawn: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     provenance = {"data_hash": DATA_HASH, "protocol": {}}
     study = make_study(tmp_path / "elsewhere", paper_systems={}, provenance=provenance)
@@ -203,7 +203,7 @@ def test_votes_of_a_study_become_table_4(
     assert "--study: goes with --runs" in capsys.readouterr().err
 
 
-def test_runs_of_other_settings_are_pointed_out(project: Path) -> None:
+def test_runs_of_other_settings_are_pointed_out(project: Path, undrawn: None) -> None:
     """On a corpus's own page they cannot be refused: it shows whatever was evaluated."""
     params = layout.read_json(project / VHCR / "0" / "run.json")["params"]
     training = {**params["training"], "num_epochs": 2}

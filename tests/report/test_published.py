@@ -31,7 +31,7 @@ PAGE = PUBLISHED / "README.md"
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
     write_tree(tmp_path, systems={name: SYSTEMS[name] for name in ("hred", "vhcr-ud")}, seeds=(0,))
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -612,6 +612,7 @@ def write_images(figure: Figure, folder: Path, formats: Sequence[str] = ("png", 
     """``<id>.png`` (200 dpi) and ``<id>.svg`` for papers and slides; the same bytes each time."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
     from matplotlib.lines import Line2D
 
@@ -662,10 +663,14 @@ def write_images(figure: Figure, folder: Path, formats: Sequence[str] = ("png", 
         canvas.draw_without_rendering()
         canvas.set_layout_engine("none")  # laid out once, not again for each format
         folder.mkdir(parents=True, exist_ok=True)
-        without_date = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
         paths = [folder / f"{figure.id}.{name}" for name in formats]
-        for path, name in zip(paths, formats, strict=True):
-            canvas.savefig(path, dpi=200, metadata=without_date[name])
+        for path, name in zip(paths, formats, strict=True):  # savefig would draw all twice
+            if name == "png":
+                canvas.set_dpi(200)
+                FigureCanvasAgg(canvas).print_png(path, metadata={"Software": None})
+            else:
+                canvas.set_dpi(72)
+                FigureCanvasSVG(canvas).print_svg(path, metadata={"Date": None, "Creator": None})
     return paths
 
 
@@ -675,8 +680,7 @@ def _add_legend(canvas: Any, handles: Sequence[Any]) -> None:
     canvas.set_size_inches(width, height + len(handles))  # room for any, while they are measured
     for columns in range(min(6, len(handles)), 0, -1):
         legend = canvas.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
-        canvas.draw_without_rendering()
-        box = legend.get_window_extent()
+        box = legend.get_window_extent(canvas.canvas.get_renderer())
         if box.width <= canvas.bbox.width or columns == 1:
             canvas.set_size_inches(width, height + box.height / canvas.dpi)
             return
