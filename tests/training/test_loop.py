@@ -48,6 +48,22 @@ def stop_after(steps: int):
     return lambda: next(counter) >= steps
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Runs that nothing stops, each made once: what came of it, what was told, where it lies."""
+    made = {}
+
+    def run(system: str, changes: dict[str, object], params):
+        key = (system, tuple(changes.items()), params)
+        if key not in made:
+            made[key] = new_state(system, **changes), Recorder(), tmp_path_factory.mktemp("straight")
+            state, recorder, work = made[key]
+            run_to_end(state, work, params, recorder)
+        return made[key]
+
+    return run
+
+
 REMEDIES = {
     "free_bits_utt": 0.1,
     "free_bits_conv": 0.2,
@@ -63,14 +79,13 @@ REMEDIES = {
     [("hred", {}), ("vhred-wd", {}), ("vhred-bow", {}), ("vhcr-ud", {}), ("vhcr-ud", REMEDIES)],
 )
 @pytest.mark.parametrize("stops", [(1,), (6,), (3, 4, 2)])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, system, changes, stops):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path, uninterrupted, system, changes, stops
+):
     """The authors' program restarted Adam and the KL weight on resume."""
     params = tiny.training()
-    straight = new_state(system, **changes)
-    whole = Recorder()
-    run_to_end(straight, tmp_path / "straight", params, whole)
-
-    work, pieces = tmp_path / "pieces", Recorder()
+    straight, whole, straight_work = uninterrupted(system, changes, params)
+    work, pieces = tmp_path, Recorder()
     for steps in stops:
         state = new_state(system, **changes)
         if (work / "state.safetensors").exists():
@@ -90,7 +105,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, system,
     resumed.load(work / "state.safetensors")
     run_to_end(resumed, work, params, pieces)
 
-    expected, _ = read_tensors(tmp_path / "straight" / "state.safetensors")
+    expected, _ = read_tensors(straight_work / "state.safetensors")
     found, _ = read_tensors(work / "state.safetensors")
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
@@ -98,19 +113,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, system,
     assert curves_csv(resumed.position.rows) == curves_csv(straight.position.rows)
     assert whole.rows == pieces.rows
     assert whole.steps == pieces.steps == list(range(1, 19))
-    best, other = (read_tensors(folder / "best.safetensors")[0] for folder in (tmp_path / "straight", work))
+    best, other = (read_tensors(folder / "best.safetensors")[0] for folder in (straight_work, work))
     assert all(torch.equal(best[name], other[name]) for name in best)
 
 
 @pytest.mark.parametrize("asked", range(1, 30))
-def test_stopped_anywhere_in_a_validation_too_nothing_is_lost(tmp_path, asked):
+def test_stopped_anywhere_in_a_validation_too_nothing_is_lost(tmp_path, uninterrupted, asked):
     """A validation of minutes heard nothing: cancelled in it, a training was killed ten seconds later.
 
     Six steps an epoch, and of nine conversations in batches of four a validation asks three times.
     """
     params = tiny.training(num_epochs=2, validate_every_steps=4, record_every_steps=3)
-    straight, whole = new_state("vhcr-ud"), Recorder()
-    run_to_end(straight, tmp_path / "straight", params, whole)
+    _, whole, straight_work = uninterrupted("vhcr-ud", {}, params)
     state, pieces = new_state("vhcr-ud"), Recorder()
     options = {"seed": 5, "work": tmp_path, "observers": [pieces]}
     questions = itertools.count(1)
@@ -124,9 +138,8 @@ def test_stopped_anywhere_in_a_validation_too_nothing_is_lost(tmp_path, asked):
     resumed = new_state("vhcr-ud")
     resumed.load(tmp_path / "state.safetensors")
     run_to_end(resumed, tmp_path, params, pieces)
-    assert (tmp_path / "straight" / "state.safetensors").read_bytes() == (
-        tmp_path / "state.safetensors"
-    ).read_bytes()
+    one, other = (folder / "state.safetensors" for folder in (straight_work, tmp_path))
+    assert one.read_bytes() == other.read_bytes()
     assert whole.rows == pieces.rows
     assert whole.steps == pieces.steps
 
