@@ -1,11 +1,13 @@
-"""How low the importance-weighted bound of a run goes with many samples, beside HRED's exact NLL.
+"""How low the importance-weighted bound of a system goes with many samples, beside HRED's exact NLL.
 
     python -m benchmarks.tightness cornell-small vhcr-ud-fb3 --samples 1000
 
-On the test conversations of the evaluation's own bound, with its seed, so that the first draws are the same
-ones. Each difference is paired over these conversations, with a 95 % bootstrap interval; of several seeds of
-HRED, the mean NLL of each conversation stands. All runs must have been evaluated. Written to
-``tightness-<corpus>-<system>-<seed>.json``.
+On the test conversations of the evaluation's own bound (or more of them), with its seed, so that the first
+draws are the same ones. Each difference is paired over these conversations, with a 95 % bootstrap interval;
+of several seeds of a system, the mean NLL of each conversation stands. With ``--utterance-draws`` so many
+draws of z_utt share one of z_conv and are averaged turn by turn, a tighter bound at the same cost where
+z_utt holds most of the KL (``vhcr.evaluation.likelihood``); where there is no z_conv all of them do. All
+runs must have been evaluated. Written to ``tightness-<corpus>-<system>-<seeds>.json``.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from vhcr import layout
 from vhcr.batch import Conversations
@@ -27,65 +30,78 @@ POINTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 def tightness(
-    corpus: str, system: str, seed: int, exact: str, exact_seeds: Sequence[int], samples: int
+    corpus: str,
+    system: str,
+    seeds: Sequence[int],
+    exact: str,
+    exact_seeds: Sequence[int],
+    samples: int,
+    utterance_draws: int | None = None,
+    conversations: int | None = None,
 ) -> dict[str, Any]:
     """Bounds by K in nats a word, and their differences from the exact NLL of system ``exact``.
 
     Raises:
-        DataError: a run was not evaluated, or the two were evaluated on other data.
+        DataError: a run was not evaluated, or two were evaluated on other data.
     """
-    from vhcr.evaluation.likelihood import importance_weighted_nll, log_weights
+    from vhcr.evaluation.likelihood import importance_subset, importance_weighted_nll, log_weights
     from vhcr.evaluation.statistics import paired_difference
     from vhcr.provenance import code_version, machine, versions
     from vhcr.training.run import TrainedRun, set_up_cpu
 
     set_up_cpu(0)
-    folder = layout.evaluated(corpus, system, seed)
-    made, columns = _read(folder)
-    bounded = columns["importance_weighted_nll"]
-    chosen = [index for index, value in enumerate(bounded) if value is not None]
-    words = np.array(columns["num_words"], dtype=np.float64)[chosen]
-    by_seed = []
-    for each in exact_seeds:
-        other = layout.evaluated(corpus, exact, each)
+    folders = [layout.evaluated(corpus, system, seed) for seed in seeds]
+    others = [layout.evaluated(corpus, exact, seed) for seed in exact_seeds]
+    made, columns = _read(folders[0])
+    for other in (*folders[1:], *others):
         known, theirs = _read(other)
+        if made["data_hash"] != known["data_hash"] or theirs["conversation_id"] != columns["conversation_id"]:
+            raise DataError(f"{folders[0]} and {other}: evaluated on other data")
+    evaluation = made["protocol"]["evaluation"]
+    number = conversations or evaluation["importance_conversations"]
+    chosen = importance_subset(len(columns["nll"]), number, evaluation["seed"]).tolist()
+    words = np.array(columns["num_words"], dtype=np.float64)[chosen]
+    exactly = []
+    for other in others:
         if not layout.read_json(other / "metrics.json")["bound_is_exact"]:
             raise DataError(f"{other}: its NLL is a bound, not exact")
-        if made["data_hash"] != known["data_hash"] or theirs["conversation_id"] != columns["conversation_id"]:
-            raise DataError(f"{folder} and {other}: evaluated on other data")
-        by_seed.append(np.array(theirs["nll"], dtype=np.float64)[chosen])
-    nll = np.mean(by_seed, axis=0)
+        exactly.append(np.array(_read(other)[1]["nll"], dtype=np.float64)[chosen])
+    nll = np.mean(exactly, axis=0)
 
-    trained = TrainedRun.load(layout.trained(corpus, system, seed))
+    counts = [point for point in POINTS if point < samples] + [samples]
     ids = layout.tokenised(corpus) / "token_ids" / "test.parquet"
-    test = Conversations.load(ids, len(trained.vocabulary))
-    evaluation = made["protocol"]["evaluation"]
     start = time.perf_counter()
-    weights = log_weights(trained.model, test, chosen, samples, evaluation["seed"])
+    found = []  # [seeds][counts]: NLL of each conversation
+    for seed in seeds:
+        trained = TrainedRun.load(layout.trained(corpus, system, seed))
+        test = Conversations.load(ids, len(trained.vocabulary))
+        shared = utterance_draws or (1 if trained.model.z_conv_size else samples)
+        weights = log_weights(trained.model, test, chosen, samples, evaluation["seed"], shared)
+        found.append([importance_weighted_nll(weights, count) for count in counts])
     seconds = time.perf_counter() - start
     bootstrap = {"num_samples": evaluation["bootstrap_samples"], "seed": evaluation["seed"]}
     bounds = []
-    for count in [point for point in POINTS if point < samples] + [samples]:
-        values = importance_weighted_nll(weights, count)
+    for count, by_seed in zip(counts, zip(*found, strict=True), strict=True):
+        values = np.mean(by_seed, axis=0)
         difference = paired_difference(values, words, nll, words, **bootstrap)
         bounds.append(
-            {"num_samples": count, "nll_per_word": float(values.sum() / words.sum()), **{
+            {"num_samples": count, "nll_per_word": float(values.sum() / words.sum()),
+             "nll_per_word_by_seed": _by_seed(seeds, by_seed, words), **{
                 f"minus_{exact}": difference.estimate, "low": difference.low, "high": difference.high,
             }}
         )  # fmt: skip
     commit = code_version()
+    kl = [layout.read_json(folder / "metrics.json")["kl_per_word"] for folder in folders]
     return {
         "corpus": corpus,
         "system": system,
-        "seed": seed,
+        "seeds": list(seeds),
         "num_conversations": len(chosen),
         "num_words": int(words.sum()),
+        "utterance_draws": shared,
         f"{exact}_nll_per_word": float(nll.sum() / words.sum()),
-        f"{exact}_nll_per_word_by_seed": {
-            str(each): float(nats.sum() / words.sum())
-            for each, nats in zip(exact_seeds, by_seed, strict=True)
-        },
-        "kl_per_word": layout.read_json(folder / "metrics.json")["kl_per_word"],
+        f"{exact}_nll_per_word_by_seed": _by_seed(exact_seeds, exactly, words),
+        "kl_per_word_by_seed": {str(seed): value for seed, value in zip(seeds, kl, strict=True)},
         "bounds": bounds,
         "bootstrap": bootstrap,
         "seconds": round(seconds, 1),
@@ -98,6 +114,11 @@ def tightness(
             "params": trained.info["params"],
         },
     }
+
+
+def _by_seed(seeds: Sequence[int], nats: Sequence[NDArray[np.float64]], words: NDArray[np.float64]) -> Any:
+    """Seed -> nats a word."""
+    return {str(seed): float(each.sum() / words.sum()) for seed, each in zip(seeds, nats, strict=True)}
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
@@ -115,18 +136,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("corpus")
     parser.add_argument("system")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the system (default: 0)")
     parser.add_argument("--exact", default="hred", help="whose NLL is exact (default: hred)")
-    parser.add_argument("--exact-seeds", type=int, nargs="+", help="of that system (default: the same seed)")
+    parser.add_argument("--exact-seeds", type=int, nargs="+", help="of that system (default: the same seeds)")
     parser.add_argument("--samples", type=int, default=1000, help="largest K (default: 1000)")
+    parser.add_argument("--utterance-draws", type=int, help="draws of z_utt to one of z_conv (default: 1)")
+    parser.add_argument("--conversations", type=int, help="test conversations (default: the evaluation's)")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="folder for the JSON")
     arguments = parser.parse_args(argv)
-    exact_seeds = arguments.exact_seeds or [arguments.seed]
     found = tightness(
-        arguments.corpus, arguments.system, arguments.seed, arguments.exact, exact_seeds, arguments.samples
+        arguments.corpus,
+        arguments.system,
+        arguments.seeds,
+        arguments.exact,
+        arguments.exact_seeds or arguments.seeds,
+        arguments.samples,
+        arguments.utterance_draws,
+        arguments.conversations,
     )
-    name = f"tightness-{arguments.corpus}-{arguments.system}-{arguments.seed}.json"
-    layout.write_json(arguments.out / name, found)
+    seeds = "-".join(map(str, arguments.seeds))
+    layout.write_json(arguments.out / f"tightness-{arguments.corpus}-{arguments.system}-{seeds}.json", found)
     for row in found["bounds"]:
         print(
             f"K = {row['num_samples']:5d}: {row['nll_per_word']:.4f}, minus {arguments.exact} "

@@ -69,6 +69,7 @@ class Batch:
     word_row: Tensor  # [words] int64: the row of each word
     word_step: Tensor  # [words] int64: the position of each word in its utterance
     samples: int = 1  # how many times each conversation stands here, side by side
+    utterance_draws: int = 1  # draws that follow one another share z_conv, so many of them at a time
 
     @property
     def num_conversations(self) -> int:
@@ -213,14 +214,14 @@ def _pack(
         "word_row": word_row,
         "word_step": step,
     }
+    tensors: dict[str, Any] = {
+        name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.int64)) for name, value in arrays.items()
+    }
     return Batch(
         samples=samples,
         turn_sizes=tuple(turn_sizes.tolist()),
         step_sizes=tuple(step_sizes.tolist()),
-        **{
-            name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.int64))
-            for name, value in arrays.items()
-        },
+        **tensors,
     )
 
 

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from vhcr.diagnostics.probes import probe
 from vhcr.evaluation.embedding_metrics import embedding_diversity, embedding_scores
-from vhcr.evaluation.likelihood import importance_weighted_nll
+from vhcr.evaluation.likelihood import LogWeights, importance_weighted_nll
 from vhcr.evaluation.statistics import mean_and_deviation, paired_difference, ratio_interval
 from vhcr.evaluation.text_metrics import distinct, entropy
 from vhcr.word_vectors import WordVectors
@@ -95,9 +95,17 @@ def test_entropy_agrees_with_scipy(rng: np.random.Generator) -> None:
 
 
 def test_the_importance_weighted_bound_agrees_with_logsumexp_of_scipy(rng: np.random.Generator) -> None:
-    weights = rng.normal(-800.0, 30.0, (6, 40))  # far below what exp can hold
-    found = importance_weighted_nll(weights, 25)
-    assert found == pytest.approx(math.log(25) - logsumexp(weights[:, :25], axis=1), rel=1e-12)
+    turns = rng.normal(-200.0, 30.0, (6, 40, 4))  # together far below what exp can hold
+    conversation = np.repeat(rng.normal(-3.0, 1.0, (6, 8)), 5, axis=1)
+    for utterance_draws, samples in ((1, 25), (5, 25), (5, 40)):
+        outer = samples // utterance_draws
+        grouped = turns[:, :samples].reshape(6, outer, utterance_draws, 4)
+        given = logsumexp(grouped, axis=2) - math.log(utterance_draws)
+        expected = math.log(outer) - logsumexp(
+            conversation[:, :samples:utterance_draws] + given.sum(2), axis=1
+        )
+        found = importance_weighted_nll(LogWeights(conversation, turns, utterance_draws), samples)
+        assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_probe_is_the_pipeline_of_scikit_learn(rng: np.random.Generator) -> None:

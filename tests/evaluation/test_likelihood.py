@@ -6,7 +6,15 @@ import torch
 
 from tests.training import tiny
 from vhcr.evaluation import likelihood
-from vhcr.evaluation.likelihood import Scores, importance_weighted_nll, log_weights, perplexity, score
+from vhcr.evaluation.likelihood import (
+    LogWeights,
+    Scores,
+    importance_subset,
+    importance_weighted_nll,
+    log_weights,
+    perplexity,
+    score,
+)
 from vhcr.models import build
 
 DATA = tiny.conversations(17, seed=4)
@@ -101,15 +109,23 @@ def test_bins_of_utterance_length_by_hand():
 
 
 @pytest.mark.parametrize("system", ["vhred", "vhcr-ud"])
-def test_log_weights_do_not_depend_on_how_draws_are_grouped(system):
+@pytest.mark.parametrize("utterance_draws", [1, 3])
+def test_log_weights_do_not_depend_on_how_draws_are_grouped(system, utterance_draws):
     network = model(system)
     chosen = [3, 11, 0, 8]
-    whole = log_weights(network, DATA, chosen, 6, seed=2)
-    pieces = log_weights(network, DATA, chosen, 6, seed=2, max_words=1)
-    np.testing.assert_allclose(whole, pieces, rtol=1e-10)
-    assert len(np.unique(whole.round(9))) == whole.size, "every draw is another one"
-    alone = log_weights(network, DATA, [8], 6, seed=2)
-    np.testing.assert_allclose(alone[0], whole[3], rtol=1e-10)
+    whole = log_weights(network, DATA, chosen, 6, 2, utterance_draws)
+    pieces = log_weights(network, DATA, chosen, 6, 2, utterance_draws, max_words=1)
+    alone = log_weights(network, DATA, [8], 6, 2, utterance_draws)
+    for name in ("conversation", "utterances"):
+        found = getattr(whole, name)
+        np.testing.assert_allclose(found, getattr(pieces, name), rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(
+            getattr(alone, name)[0], found[3][..., : DATA.num_turns[8]] if found.ndim == 3 else found[3]
+        )
+    joint = whole.conversation + whole.utterances.sum(2)
+    assert len(np.unique(joint.round(9))) == joint.size, "every draw is another one"
+    of_z_conv = [len(np.unique(row.round(9))) for row in whole.conversation]
+    assert of_z_conv == [1 if system == "vhred" else 6 // utterance_draws] * 4
 
 
 def test_no_more_words_are_in_flight_than_allowed_but_for_a_conversation_with_more_alone(monkeypatch):
@@ -132,28 +148,69 @@ def test_no_more_words_are_in_flight_than_allowed_but_for_a_conversation_with_mo
     assert len(passes) == 1
 
 
-def test_the_bound_tightens_with_more_samples():
+def of_draws(weights: LogWeights, first: int, last: int) -> LogWeights:
+    here = slice(first, last)
+    return LogWeights(weights.conversation[:, here], weights.utterances[:, here], weights.utterance_draws)
+
+
+@pytest.mark.parametrize("utterance_draws", [1, 5])
+def test_the_bound_tightens_with_more_samples(utterance_draws):
     """In expectation -log p <= IW_K <= IW_1; 400 draws in 40 groups of 10 put the average clearly below."""
-    weights = log_weights(model("vhcr-ud"), DATA, range(len(DATA)), 400, seed=3)
-    single = -weights.mean(axis=1)
-    tens = np.mean([importance_weighted_nll(weights[:, i : i + 10], 10) for i in range(0, 400, 10)], axis=0)
+    weights = log_weights(model("vhcr-ud"), DATA, range(len(DATA)), 400, 3, utterance_draws)
+    single = -(weights.conversation + weights.utterances.sum(2)).mean(axis=1)
+    groups = [of_draws(weights, i, i + 10) for i in range(0, 400, 10)]
+    tens = np.mean([importance_weighted_nll(group, 10) for group in groups], axis=0)
     whole = importance_weighted_nll(weights, 400)
     assert (tens < single).all()
     assert whole.sum() < tens.sum() < single.sum()
 
 
-def test_mean_of_weights_is_taken_before_the_log_and_per_conversation():
-    weights = np.log(np.array([[1.0, 3.0], [2.0, 2.0]]))
-    np.testing.assert_allclose(importance_weighted_nll(weights, 2), [-np.log(2.0), -np.log(2.0)])
-    np.testing.assert_allclose(importance_weighted_nll(weights, 1), [0.0, -np.log(2.0)])
-    huge = np.array([[-1000.0, -1001.0]])
+def test_turn_by_turn_a_bound_is_tighter_and_of_the_same_likelihood():
+    """Without z_conv, all draws of a turn are combined with all draws of the others, at the same cost."""
+    chosen = range(len(DATA))
+    joint = log_weights(model("vhred"), DATA, chosen, 2000, seed=3)
+    by_turn = LogWeights(joint.conversation, joint.utterances, 2000)
+
+    def mean_of_tens(weights: LogWeights, within: int) -> float:
+        groups = [of_draws(weights, i, i + 10) for i in range(0, 2000, 10)]
+        tens = [LogWeights(each.conversation, each.utterances, within) for each in groups]
+        return float(np.mean([importance_weighted_nll(each, 10).sum() for each in tens]))
+
+    limit = importance_weighted_nll(by_turn, 2000).sum()
+    assert importance_weighted_nll(joint, 2000).sum() == pytest.approx(limit, rel=2e-3)
+    looseness = [mean_of_tens(joint, within) - limit for within in (1, 10)]
+    assert 0 < looseness[1] < 0.95 * looseness[0]
+
+
+def test_means_of_weights_are_taken_before_the_log_by_turn_by_draw_of_z_conv_and_by_conversation():
+    flat = LogWeights(np.zeros((2, 2)), np.log(np.array([[1.0, 3.0], [2.0, 2.0]]))[..., None], 1)
+    np.testing.assert_allclose(importance_weighted_nll(flat, 2), [-np.log(2.0), -np.log(2.0)])
+    np.testing.assert_allclose(importance_weighted_nll(flat, 1), [0.0, -np.log(2.0)])
+    huge = LogWeights(np.zeros((1, 2)), np.array([[[-1000.0], [-1001.0]]]), 1)
     assert importance_weighted_nll(huge, 2)[0] == pytest.approx(1000 - np.log((1 + np.exp(-1)) / 2))
+    utterances = np.log(np.array([[[1.0, 5.0], [3.0, 1.0], [2.0, 4.0], [4.0, 2.0]]]))
+    conversation = np.log(np.array([[0.5, 0.5, 2.0, 2.0]]))
+    nested = LogWeights(conversation, utterances, 2)
+    # Of the first z_conv 0.5 * mean(1, 3) * mean(5, 1), of the second 2 * mean(2, 4) * mean(4, 2).
+    assert importance_weighted_nll(nested, 4)[0] == pytest.approx(-np.log((0.5 * 2 * 3 + 2 * 3 * 3) / 2))
+    assert importance_weighted_nll(nested, 2)[0] == pytest.approx(-np.log(0.5 * 2 * 3))
+    assert importance_weighted_nll(nested, 1)[0] == pytest.approx(-np.log(0.5 * 1 * 5))
+    together = LogWeights(conversation, utterances, 1)
+    joint = [0.5 * 1 * 5, 0.5 * 3 * 1, 2 * 2 * 4, 2 * 4 * 2]
+    assert importance_weighted_nll(together, 4)[0] == pytest.approx(-np.log(np.mean(joint)))
+
+
+def test_a_larger_subset_holds_a_smaller_one():
+    few, more = importance_subset(50, 5, seed=1), importance_subset(50, 20, seed=1)
+    assert set(few.tolist()) < set(more.tolist())
+    assert importance_subset(7, 20, seed=1).tolist() == list(range(7))
+    assert few.tolist() == sorted(few.tolist()) != importance_subset(50, 5, seed=2).tolist()
 
 
 def test_hred_is_exact_so_its_weights_are_its_likelihood():
     network = model("hred")
     torch.testing.assert_close(
-        torch.from_numpy(-log_weights(network, DATA, [5], 3, seed=0)[0]),
+        torch.from_numpy(-log_weights(network, DATA, [5], 3, seed=0).utterances[0].sum(1)),
         torch.full((3,), score(network, DATA, 4, seed=9).nll[5], dtype=torch.float64),
     )
 

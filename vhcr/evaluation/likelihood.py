@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from vhcr.batch import Batch, Conversations
 from vhcr.models import HRED, ModelOutput, Noise
 from vhcr.models.gaussian import sampled_kl
-from vhcr.models.objective import elbo
 
 Floats = NDArray[np.float64]
 
@@ -178,21 +177,44 @@ def added(sums: Floats, more: Floats) -> Floats:
     return total
 
 
+def importance_subset(num_conversations: int, limit: int, seed: int) -> NDArray[np.int64]:
+    """Which of a split's conversations the importance-weighted bound is of: ``limit`` at most, in order.
+
+    A larger subset of the same seed holds every smaller one.
+    """
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(num_conversations)
+    return np.sort(order[:limit])
+
+
+@dataclass(frozen=True)
+class LogWeights:
+    """log p - log q of draws of the latents of ``chosen`` conversations, in nats (from ``log_weights``).
+
+    Draws that follow one another share z_conv, ``utterance_draws`` of them at a time.
+    """
+
+    conversation: Floats  # [chosen, draws]: log p(z_conv) - log q(z_conv | c), zero where there is none
+    utterances: Floats  # [chosen, draws, turns]: log p(x_t, z_utt_t | x_<t, z_conv) - log q(z_utt_t | ...)
+    utterance_draws: int
+
+
 def log_weights(
     model: HRED,
     data: Conversations,
     chosen: Sequence[int],
     num_samples: int,
     seed: int,
+    utterance_draws: int = 1,
     max_words: int = MAX_WORDS,
-) -> Floats:
-    """log p(c, z_k) - log q(z_k | c) for ``num_samples`` draws of each, [chosen, samples].
+) -> LogWeights:
+    """Weights of ``num_samples`` draws for each conversation, ``utterance_draws`` of z_utt to one of z_conv.
 
     Draws and conversations are taken many at a time, as many as ``max_words`` allows; utterances are encoded
     once for all draws.
     """
     device = next(model.parameters()).device
-    result = np.zeros((len(chosen), num_samples))
+    of_conversation = np.zeros((len(chosen), num_samples))
+    of_utterances = np.zeros((len(chosen), num_samples, int(data.num_turns[np.asarray(chosen)].max())))
     place = {int(index): row for row, index in enumerate(chosen)}
     with torch.inference_mode():
         for group in _groups(data, chosen, num_samples, max_words):
@@ -201,13 +223,16 @@ def log_weights(
             at_once = max(1, min(num_samples, max_words // max(1, int(base.num_words.sum()))))
             for first in range(0, num_samples, at_once):
                 count = min(at_once, num_samples - first)
-                batch = data.batch(group, count, first).to(device)
+                batch = replace(data.batch(group, count, first), utterance_draws=utterance_draws).to(device)
                 output = model.score(
                     batch, h_enc.repeat_interleave(count, dim=0), Noise(seed), divergence=sampled_kl
                 )
                 rows = [place[int(index)] for index in batch.index.tolist()]
-                result[rows, batch.sample.cpu().numpy()] = elbo(output).double().cpu().numpy()
-    return result
+                draws = batch.sample.cpu().numpy()
+                errors = (output.reconstruction_error + output.kl_utt).double().cpu().numpy()
+                of_conversation[rows, draws] = -output.kl_conv.double().cpu().numpy()
+                of_utterances[rows, draws, : batch.max_turns] = -errors
+    return LogWeights(of_conversation, of_utterances, utterance_draws)
 
 
 def _groups(
@@ -229,15 +254,27 @@ def _groups(
         yield np.asarray(group, dtype=np.int64)
 
 
-def importance_weighted_nll(weights: Floats, num_samples: int) -> Floats:
-    """-log of the mean weight of the first ``num_samples`` draws, per conversation (Burda et al., 2016).
+def importance_weighted_nll(weights: LogWeights, num_samples: int) -> Floats:
+    """-log of the mean weight of the first ``num_samples`` draws, per conversation, in nats: [conversations].
 
-    An upper bound on -log p(c) in expectation, which tightens with more samples: the log is taken per
-    conversation, so it does not depend on how conversations were batched. ``weights`` is [conversations,
-    samples] from ``log_weights``; the result is [conversations], in nats.
+    An upper bound on -log p(c) in expectation, which tightens with more samples (Burda et al., 2016). The log
+    is taken per conversation, so it does not depend on how conversations were batched.
+
+    Where several draws share a z_conv, the mean over them is taken turn by turn: given z_conv each turn has a
+    z_utt of its own and what was said before is known, so p(c) is the mean over z_conv of a product over
+    turns of means over z_utt. That counts each turn's draws in all combinations with the other turns'.
     """
-    first = weights[:, :num_samples]
-    top = first.max(axis=1)
-    mean = np.exp(first - top[:, None]).mean(axis=1)
-    result: Floats = -(top + np.log(mean))
+    within = min(weights.utterance_draws, num_samples)
+    outer = num_samples // within
+    first = slice(outer * within)
+    chosen, _, turns = weights.utterances.shape
+    by_turn = log_mean_exp(weights.utterances[:, first].reshape(chosen, outer, within, turns), axis=2)
+    result: Floats = -log_mean_exp(weights.conversation[:, first][:, ::within] + by_turn.sum(2), axis=1)
+    return result
+
+
+def log_mean_exp(values: Floats, axis: int) -> Floats:
+    """log of the mean of exp(``values``) along ``axis``, which neither overflows nor underflows."""
+    top = values.max(axis=axis, keepdims=True)
+    result: Floats = np.squeeze(top, axis) + np.log(np.exp(values - top).mean(axis=axis))
     return result

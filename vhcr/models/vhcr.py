@@ -72,8 +72,9 @@ class VHCR(VHRED):
         return (self.conversation_posterior(h_enc, batch).sample(eps),)
 
     def conversation_noise(self, batch: Batch, noise: Noise, like: Tensor) -> Tensor:
-        """Standard normal for z_conv, [batch, latent], keyed by conversation and draw."""
-        return noise.normal("z_conv", batch.index, batch.sample, size=self.z_conv_size, dtype=like.dtype)
+        """Standard normal for z_conv, [batch, latent], keyed by conversation and draw of z_conv."""
+        draw = batch.sample // batch.utterance_draws
+        return noise.normal("z_conv", batch.index, draw, size=self.z_conv_size, dtype=like.dtype)
 
     def score(
         self,

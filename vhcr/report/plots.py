@@ -667,10 +667,12 @@ def write_images(figure: Figure, folder: Path, formats: Sequence[str] = ("png", 
         for path, name in zip(paths, formats, strict=True):  # savefig would draw all twice
             if name == "png":
                 canvas.set_dpi(200)
-                FigureCanvasAgg(canvas).print_png(path, metadata={"Software": None})
+                agg: Any = FigureCanvasAgg(canvas)
+                agg.print_png(path, metadata={"Software": None})
             else:
                 canvas.set_dpi(72)
-                FigureCanvasSVG(canvas).print_svg(path, metadata={"Date": None, "Creator": None})
+                svg: Any = FigureCanvasSVG(canvas)
+                svg.print_svg(path, metadata={"Date": None, "Creator": None})
     return paths
 
 

@@ -25,7 +25,13 @@ from vhcr.evaluation.embedding_metrics import (
     embedding_scores,
     response_metrics,
 )
-from vhcr.evaluation.likelihood import importance_weighted_nll, log_weights, perplexity, score
+from vhcr.evaluation.likelihood import (
+    importance_subset,
+    importance_weighted_nll,
+    log_weights,
+    perplexity,
+    score,
+)
 from vhcr.evaluation.text_metrics import distinct, distinct_responses, text_metrics
 from vhcr.generation import control
 from vhcr.generation.respond import Continuation, Responder
@@ -175,11 +181,7 @@ def likelihood(
         "reconstruction_by_word_position": scores.reconstruction_by_word_position(),
     }
     metrics["perplexity"] = perplexity(metrics["nll_per_word"])
-    chosen = np.sort(
-        np.random.Generator(np.random.Philox(key=params.seed)).permutation(len(test))[
-            : params.importance_conversations
-        ]
-    )
+    chosen = importance_subset(len(test), params.importance_conversations, params.seed)
     words = max(float(scores.num_words[chosen].sum()), 1.0)
     metrics["importance_bound_num_conversations"] = len(chosen)
     metrics["importance_bound_subset_nll_per_word"] = float(scores.nll[chosen].sum() / words)
