@@ -6,8 +6,9 @@ On the test conversations of the evaluation's own bound (or more of them), with 
 draws are the same ones. Each difference is paired over these conversations, with a 95 % bootstrap interval;
 of several seeds of a system, the mean NLL of each conversation stands. With ``--utterance-draws`` so many
 draws of z_utt share one of z_conv and are averaged turn by turn, a tighter bound at the same cost where
-z_utt holds most of the KL (``vhcr.evaluation.likelihood``); where there is no z_conv all of them do. All
-runs must have been evaluated. Written to ``tightness-<corpus>-<system>-<seeds>.json``.
+z_utt holds most of the KL (``vhcr.evaluation.likelihood``; of K draws those count that make whole groups,
+of five in twos four); where there is no z_conv all of them do. All runs must have been evaluated. Written
+to ``tightness-<corpus>-<system>-<seeds>.json``.
 """
 
 from __future__ import annotations
@@ -53,19 +54,20 @@ def tightness(
     folders = [layout.evaluated(corpus, system, seed) for seed in seeds]
     others = [layout.evaluated(corpus, exact, seed) for seed in exact_seeds]
     made, columns = _read(folders[0])
+    exactly = []
     for other in (*folders[1:], *others):
         known, theirs = _read(other)
         if made["data_hash"] != known["data_hash"] or theirs["conversation_id"] != columns["conversation_id"]:
             raise DataError(f"{folders[0]} and {other}: evaluated on other data")
+        if other in others:
+            if not layout.read_json(other / "metrics.json")["bound_is_exact"]:
+                raise DataError(f"{other}: its NLL is a bound, not exact")
+            exactly.append(np.array(theirs["nll"], dtype=np.float64))
     evaluation = made["protocol"]["evaluation"]
     number = conversations or evaluation["importance_conversations"]
     chosen = importance_subset(len(columns["nll"]), number, evaluation["seed"]).tolist()
     words = np.array(columns["num_words"], dtype=np.float64)[chosen]
-    exactly = []
-    for other in others:
-        if not layout.read_json(other / "metrics.json")["bound_is_exact"]:
-            raise DataError(f"{other}: its NLL is a bound, not exact")
-        exactly.append(np.array(_read(other)[1]["nll"], dtype=np.float64)[chosen])
+    exactly = [nll[chosen] for nll in exactly]
     nll = np.mean(exactly, axis=0)
 
     counts = [point for point in POINTS if point < samples] + [samples]

@@ -262,7 +262,8 @@ def importance_weighted_nll(weights: LogWeights, num_samples: int) -> Floats:
 
     Where several draws share a z_conv, the mean over them is taken turn by turn: given z_conv each turn has a
     z_utt of its own and what was said before is known, so p(c) is the mean over z_conv of a product over
-    turns of means over z_utt. That counts each turn's draws in all combinations with the other turns'.
+    turns of means over z_utt. That counts each turn's draws in all combinations with the other turns'. Draws
+    at the end that make no whole group of those that share a z_conv are left out.
     """
     within = min(weights.utterance_draws, num_samples)
     outer = num_samples // within

@@ -669,10 +669,12 @@ def write_images(figure: Figure, folder: Path, formats: Sequence[str] = ("png", 
                 canvas.set_dpi(200)
                 agg: Any = FigureCanvasAgg(canvas)
                 agg.print_png(path, metadata={"Software": None})
-            else:
+            elif name == "svg":
                 canvas.set_dpi(72)
                 svg: Any = FigureCanvasSVG(canvas)
                 svg.print_svg(path, metadata={"Date": None, "Creator": None})
+            else:
+                raise ValueError(f"images are png or svg, not {name}")
     return paths
 
 
