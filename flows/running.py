@@ -21,6 +21,7 @@ from flows.graph import dvc
 from vhcr.errors import VhcrError
 
 STOP_SECONDS = 10.0  # a training leaves a checkpoint within this time
+END_SECONDS = 3.0  # and DVC above it, which then notes its end, ends within this time
 BAR_SECONDS = 10.0  # a progress bar is repeated in the log no more often than this
 POLL_SECONDS = 2.0
 # For commands that run beside each other. The number of threads stays what it is: sums over other parts round
@@ -34,6 +35,7 @@ ADVICE = (  # what DVC says after every stage, to people at a terminal
     "Use `dvc push` to send your updates to remote storage.",
 )
 BUSY = "it is being blocked by"  # DVC's words when another process reads or writes a stage's files
+BROKEN = "Unable to read RWLock-file"  # and when its list of who does is no JSON
 
 _children: set[int] = set()
 _children_lock = threading.Lock()
@@ -105,7 +107,7 @@ def run(
             # Stopped together with us, it may be gone while what it started still leaves a checkpoint.
             if process.poll() is None or not output.ended:
                 with _stopping(process), contextlib.suppress(TimeoutError):
-                    hear(time.monotonic() + STOP_SECONDS + POLL_SECONDS)
+                    hear(time.monotonic() + STOP_SECONDS + 2 * END_SECONDS)
     except (TimeoutError, subprocess.TimeoutExpired):
         shown = "\n".join(last)
         raise CommandError(
@@ -174,22 +176,39 @@ class _Lines:
 
 
 def stop(pid: int) -> None:
-    """End a process and all below it: asked first, forced after STOP_SECONDS."""
+    """End a process and all below it: asked first, forced after STOP_SECONDS.
+
+    The process itself is asked only if it goes on once those below it have ended. A training leaves its
+    checkpoint, and DVC above it notes in its own files how that ended; stopped while it writes, it leaves
+    them empty, and no DVC works in that folder again.
+    """
     try:
         parent = psutil.Process(pid)
-        family = [*parent.children(recursive=True), parent]
+        below = parent.children(recursive=True)
     except psutil.NoSuchProcess:
         return
-    # The deepest first: a training leaves its checkpoint, and DVC above it then sees it end.
-    for member in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.terminate()
     deadline = time.monotonic() + STOP_SECONDS
-    while any(map(_alive, family)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for member in filter(_alive, family):
+    _end(below, deadline)
+    if below:
+        _wait([parent], time.monotonic() + END_SECONDS)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        _end([*parent.children(recursive=True), parent], max(deadline, time.monotonic() + END_SECONDS))
+
+
+def _end(processes: Sequence[psutil.Process], deadline: float) -> None:
+    """Ask processes to end, and force those that have not by then."""
+    for process in filter(_alive, processes):
         with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
+            process.terminate()
+    _wait(processes, deadline)
+    for process in filter(_alive, processes):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _wait(processes: Sequence[psutil.Process], deadline: float) -> None:
+    while any(map(_alive, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _alive(process: psutil.Process) -> bool:
@@ -221,7 +240,8 @@ def reproduce(
 ) -> bool:
     """Bring a stage up to date (or several, with all they need); returns whether anything had to run.
 
-    While another DVC process holds the stage's files, say who and wait.
+    While another DVC process holds the stage's files, say who and wait. Where one was killed while it wrote
+    down who holds which, forget that list.
 
     Raises:
         CommandError: the stage failed.
@@ -249,6 +269,10 @@ def reproduce(
         )
         if done.status == 0:
             return ran
+        if any(BROKEN in line for line in done.lines):
+            on_line("DVC was killed here while it wrote down who holds which files; that list is begun anew")
+            _forget_holders(Path(cwd) / ".dvc" / "tmp")
+            continue
         if not any(BUSY in line for line in done.lines):
             raise CommandError(f"{stage} failed (status {done.status})\n" + "\n".join(done.lines[-15:]))
         holders = tuple(line.strip() for line in done.lines if line.strip().startswith("(PID "))
@@ -258,6 +282,19 @@ def reproduce(
             on_line(f"waiting: the files of {stage} are held by {'; '.join(holders)}")
             said = holders
         time.sleep(POLL_SECONDS)
+
+
+def _forget_holders(folder: Path) -> None:
+    """Remove DVC's list of who reads and writes which files, if it is broken: it tells nobody anything."""
+    listed = folder / "rwlock"
+    with (folder / "rwlock.lock").open("a+", encoding="utf-8") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)  # as DVC does while it reads or writes the list
+        try:
+            json.loads(listed.read_text(encoding="utf-8"))
+        except ValueError:
+            listed.unlink()
+        except FileNotFoundError:
+            pass  # another flow was quicker
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -200,6 +201,42 @@ def test_stop_all_ends_what_other_threads_run() -> None:
     assert statuses == [-signal.SIGTERM]
 
 
+NOTING = """
+import pathlib, subprocess, sys, time
+
+child = subprocess.Popen([sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(600)"])
+status = child.wait()
+notes = pathlib.Path(sys.argv[1])
+notes.write_text("")
+time.sleep({seconds})
+notes.write_text(str(status))
+"""
+
+
+def stopped(tmp_path: Path, seconds: float) -> tuple[int, str]:
+    """The exit status of a command that is stopped, and what it notes so long after the end of its child."""
+    notes = tmp_path / "notes"
+
+    def hear(line: str) -> None:
+        if line == "ready":
+            threading.Thread(target=running.stop_all).start()
+
+    command = [PYTHON, "-c", NOTING.format(seconds=seconds), str(notes)]
+    return running.run(command, hear, timeout_seconds=60).status, notes.read_text()
+
+
+def test_a_command_that_is_stopped_may_note_how_its_child_ended(tmp_path: Path) -> None:
+    """Asked to end with its training, DVC died in the middle of that: its list of who holds which files was
+    empty, and every later run in that folder failed.
+    """
+    assert stopped(tmp_path, 0.5) == (0, str(-signal.SIGTERM))
+
+
+def test_but_not_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "END_SECONDS", 0.5)
+    assert stopped(tmp_path, 600.0) == (-signal.SIGTERM, "")
+
+
 def reproduce(stage: str, lines: list[str], wait_seconds: float = 60.0) -> bool:
     return running.reproduce(stage, lines.append, timeout_seconds=60, wait_seconds=wait_seconds)
 
@@ -216,6 +253,29 @@ def test_a_failed_stage_says_why_in_its_own_words(project: Path) -> None:
     (project / "broken").write_text("raw.txt")
     with pytest.raises(running.CommandError, match=r"(?s)download@toy failed.*line 3 is not text"):
         reproduce("download@toy", [])
+
+
+@pytest.mark.parametrize("left", ["", '{"write": {"/da'])
+def test_a_flow_goes_on_where_dvc_was_killed_while_it_wrote_who_holds_which_files(
+    project: Path, left: str
+) -> None:
+    assert reproduce("download@toy", [])
+    listed = project / ".dvc" / "tmp" / "rwlock"
+    listed.write_text(left)
+    lines: list[str] = []
+    assert not reproduce("download@toy", lines)
+    assert [line for line in lines if "begun anew" in line]
+    json.loads(listed.read_text())
+
+
+def test_a_list_that_tells_who_holds_which_files_is_kept(project: Path) -> None:
+    assert reproduce("download@toy", [])
+    listed = project / ".dvc" / "tmp" / "rwlock"
+    listed.write_text('{"write": {}}')
+    running._forget_holders(listed.parent)
+    assert listed.read_text() == '{"write": {}}'
+    listed.unlink()
+    running._forget_holders(listed.parent)
 
 
 def test_a_flow_waits_for_a_plain_repro_and_names_it(
