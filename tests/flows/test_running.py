@@ -225,10 +225,13 @@ def stopped(tmp_path: Path, seconds: float) -> tuple[int, str]:
     return running.run(command, hear, timeout_seconds=60).status, notes.read_text()
 
 
-def test_a_command_that_is_stopped_may_note_how_its_child_ended(tmp_path: Path) -> None:
+def test_a_command_that_is_stopped_may_note_how_its_child_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Asked to end with its training, DVC died in the middle of that: its list of who holds which files was
     empty, and every later run in that folder failed.
     """
+    monkeypatch.setattr(running, "END_SECONDS", 60.0)  # the machine may be busy
     assert stopped(tmp_path, 0.5) == (0, str(-signal.SIGTERM))
 
 
