@@ -14,6 +14,7 @@ from vhcr.evaluation.statistics import Interval
 from vhcr.report.claims import Claim, claims, signed
 from vhcr.report.evidence import Evidence
 from vhcr.report.page import Report
+from vhcr.report.results import Run
 
 Numbers = Mapping[str, tuple[float, float, float, float]]
 
@@ -99,6 +100,49 @@ def test_vanishing_by_the_curve(report: Report, kl: list[float], weight: float, 
     if weight < 1:
         claim = next(c for c in claims(evidence) if c.text.startswith("VHRED ignores"))
         assert "KL weight only reached 0.30" in claim.finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("early", "still_decided"),
+    [
+        (("hred",), 11),  # it has no KL to weigh
+        (("vhcr-ud",), 2),  # that VHRED's KL vanishes, with word drop and without
+        (tuple(SYSTEMS), 0),
+    ],
+)
+def test_a_run_that_ended_before_its_annealing_decides_nothing(
+    report: Report, early: tuple[str, ...], still_decided: int
+) -> None:
+    """After one epoch of thirty HRED had the lowest NLL and VHCR used both its latents: of course."""
+
+    def ended(run: Run) -> Run:
+        weight = 0.05 if run.system in early else 1.0
+        return replace(run, curves={**run.curves, "kl_weight": [weight] * len(run.curves["step"])})
+
+    runs = tuple(map(ended, report.results.runs))
+    found = claims(Evidence(replace(report.results, runs=runs), num_samples=20, seed=0))
+    findings = [claim.finding for claim in found if claim.text != BEYOND]
+    noted = [finding for finding in findings if "(KL weight only reached 0.05)" in finding.evidence]
+    assert {finding.verdict for finding in noted} <= {"undecided"}
+    decided = [finding for finding in findings if finding.verdict not in ("undecided", "not run")]
+    assert len(decided) == still_decided
+    assert len(decided) + len(noted) == 11
+
+
+def test_a_weight_that_was_never_to_reach_one_has_come_to_its_end(report: Report) -> None:
+    def half(run: Run, wanted: float) -> Run:
+        params = {"params": {"system": {"architecture": "vhcr", "final_kl_weight": wanted}}}
+        curves = {**run.curves, "kl_weight": [0.5] * len(run.curves["step"])}
+        return replace(run, system="mine", training={**run.training, **params}, curves=curves)
+
+    def beyond(wanted: float) -> Claim:
+        runs = [run if run.system == "hred" else half(run, wanted) for run in report.results.runs]
+        kept = tuple(run for run in runs if run.system in ("hred", "mine"))
+        found = claims(Evidence(replace(report.results, runs=kept), num_samples=20, seed=0))
+        return next(claim for claim in found if claim.text == BEYOND)
+
+    assert "only reached" not in beyond(0.5).finding.evidence
+    assert "KL weight only reached 0.50" in beyond(1.0).finding.evidence
 
 
 def test_claims_about_one_corpus_stay_with_it(report: Report) -> None:

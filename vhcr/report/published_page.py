@@ -58,7 +58,8 @@ def write_overview(folder: Path) -> Path:
         _lines(["claim", "where", *heads], rows),
         "Supported: all that it says was found, with 95 % intervals that leave out zero where systems are "
         "compared. Not supported: the contrary was. Undecided: neither, or on too few runs or validations to "
-        "tell. Not run: a system that it needs has not been. –: the paper does not say it of this corpus.",
+        "tell, or on a run that ended while its KL weight was still to rise. Not run: a system that it needs "
+        "has not been. –: the paper does not say it of this corpus.",
     ]
     page = folder / "README.md"
     layout.write_text(page, "\n\n".join(parts) + "\n")
