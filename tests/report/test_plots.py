@@ -208,6 +208,21 @@ def test_a_bound_far_above_the_exact_one_stands_at_the_edge(tmp_path: Path) -> N
     assert max(ticks) < 4.0 + EDGE + 0.05
 
 
+def test_bounds_that_are_all_far_above_the_exact_one_stand_where_they_are(tmp_path: Path) -> None:
+    panel = Panel(
+        "",
+        "spots",
+        "KL",
+        "NLL",
+        spots=[Spot("vhcr-ud", "far", 0.4, 4.76)],
+        rules=[Rule("hred", "HRED, exact", 4.43)],
+    )
+    _, svg = write_images(Figure("frontier", "", "", [panel]), tmp_path)
+    shown = texts(svg)
+    assert "4.76" not in [text for text, _, _ in shown], "no number: it can be read from the axis"
+    assert max(float(text) for text, anchor, _ in shown if anchor == "end") >= 4.7
+
+
 def test_page_data_is_plain_json(report: Report) -> None:
     for each in report.figures:
         data = json.loads(json.dumps(each.data(), allow_nan=False))

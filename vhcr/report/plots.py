@@ -725,6 +725,8 @@ def _draw(axis: Any, panel: Panel, palette: dict[str, tuple[str, str]]) -> None:
         axis.set_ylim(len(panel.dots) - 0.5, -0.5)
         axis.grid(False, axis="y")
     edge = min((rule.y + EDGE for rule in panel.rules), default=math.inf)
+    if all(spot.y > edge for spot in panel.spots):  # nothing near that the others would press together
+        edge = math.inf
     beyond = 0
     for spot in sorted(panel.spots, key=lambda spot: spot.x):
         style = {"color": palette[spot.system][0], "mfc": "none" if dash(spot.system) else None, "ms": 5}
