@@ -45,7 +45,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@if $(VENV)/bin/python -m vhcr.provenance >/dev/null 2>/dev/null; then \
 		echo "$(VENV) already holds the pinned set."; \
 	else \
-		echo "Installing the pinned set into $(VENV) (2.4 GB, about two minutes, the first time only)"; \
+		echo "Installing the pinned set into $(VENV) (2.7 GB, about two minutes, the first time only)"; \
 		$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 			-c constraints.txt -e '.[pipeline,dev]'; \
 	fi
