@@ -400,6 +400,7 @@ MUTATIONS: list[Mutation] = [
     _m("curves of training for those of validation", CLAIMS, 'if split == "validation" and None not in', 'if split == "train" and None not in', TEST_CLAIMS),
     _m("a KL has vanished before its weight is 1", CLAIMS, "FEWEST_VALIDATIONS and weight is None", "FEWEST_VALIDATIONS", TEST_CLAIMS),
     _m("numbers of a run that ended early decide", CLAIMS, "    if not weights:\n        return finding", "    if True:\n        return finding", TEST_CLAIMS),
+    _m("priors of a run that ended early are judged", CLAIMS, "_together([found.verdict, *verdicts])", "_together([narrow, *verdicts])", TEST_CLAIMS),
     _m("an exact NLL waits for a KL weight", CLAIMS, "early = run.is_bound and weights", "early = weights", TEST_CLAIMS),
     _m("a weight of 0.5 is never the last", CLAIMS, "(1.0 if wanted is None else wanted)", "1.0", TEST_CLAIMS),
     _m("a falling KL is stable", CLAIMS, "change is not None and change > -FALLING", "change is not None", TEST_CLAIMS),

@@ -129,6 +129,27 @@ def test_a_run_that_ended_before_its_annealing_decides_nothing(
     assert len(decided) + len(noted) == 11
 
 
+def test_priors_of_a_run_that_ended_early_may_still_narrow(tmp_path: Path) -> None:
+    write_tree(tmp_path, systems={"vhred-zonly": (3.5, 0.0, 0.3, 0.5)})
+    results = assemble_in(tmp_path).results
+    metrics = {"diagnostics": {"prior_variance_ratio": 50.0}}
+
+    def narrows(weight: float) -> str:
+        runs = tuple(
+            replace(
+                run,
+                metrics={**run.metrics, **metrics},
+                curves={**run.curves, "kl_weight": [weight] * len(run.curves["step"])},
+            )
+            for run in results.runs
+        )
+        found = verdicts(claims(Evidence(replace(results, runs=runs), num_samples=20, seed=0)))
+        return next(found[text] for text in found if text.startswith("A decoder that sees z_utt alone"))
+
+    assert narrows(1.0) == "not supported"
+    assert narrows(0.05) == "undecided"
+
+
 def test_a_weight_that_was_never_to_reach_one_has_come_to_its_end(report: Report) -> None:
     def half(run: Run, wanted: float) -> Run:
         params = {"params": {"system": {"architecture": "vhcr", "final_kl_weight": wanted}}}

@@ -105,7 +105,11 @@ def _when_annealed(evidence: Evidence, systems: Sequence[str], finding: Finding)
     weights = [w for s in systems for run in evidence.results.of(s) if (w := _early_weight(run)) is not None]
     if not weights:
         return finding
-    return Finding("undecided", f"{finding.evidence} (KL weight only reached {min(weights):.2f})")
+    return Finding("undecided", finding.evidence + _reached(min(weights)))
+
+
+def _reached(weight: float) -> str:
+    return f" (KL weight only reached {weight:.2f})"
 
 
 def _all_compare(evidence: Evidence, pairs: Sequence[tuple[str, str]], key: str, sign: int) -> Finding:
@@ -157,7 +161,7 @@ def _kl_end(evidence: Evidence, system: str) -> tuple[list[str], list[Verdict]]:
         if change is not None and last >= VANISHED:  # of next to nothing, any change is large
             text += f", {change:+.0%} over the last quarter".replace("-", "−")
         if weight is not None:
-            text += f" (KL weight only reached {weight:.2f})"
+            text += _reached(weight)
         if len(course) < FEWEST_VALIDATIONS:
             text += f" (too short a run to tell: validated {len(course)} times)"
         texts.append(text)
@@ -311,7 +315,8 @@ def _prior_narrows(evidence: Evidence) -> Finding:
     if min(known) > 1:
         narrow = "not supported"
     shown = "; ".join(f"{name}: ratio {ratio:.3f}" for name, ratio in ratios.items())
-    return Finding(_together([narrow, *verdicts]), f"{shown}; {'; '.join(texts)}")
+    found = _when_annealed(evidence, ("vhred-zonly",), Finding(narrow, shown))
+    return Finding(_together([found.verdict, *verdicts]), "; ".join([found.evidence, *texts]))
 
 
 def _better_and_alive(evidence: Evidence) -> Finding:
@@ -393,7 +398,7 @@ _CLAIMS: tuple[tuple[str, str, str, Callable[[Evidence], Finding], tuple[str, ..
         "A decoder that sees z_utt alone degenerates too, its priors shrinking to points",
         "Fig. 2, section 3.4",
         f"The ratio E[var] / Var(mu) of the prior is under {NARROW} and the KL vanishes, in all seeds; not "
-        "supported where the ratio stays above 1 or the KL stays.",
+        f"supported where the ratio stays above 1 or the KL stays. {_ANNEALED}",
         _prior_narrows,
         None,
     ),
