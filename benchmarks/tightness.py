@@ -46,8 +46,8 @@ def tightness(
         DataError: a run was not evaluated, or two were evaluated on other data.
     """
     from vhcr.evaluation.likelihood import importance_subset, importance_weighted_nll, log_weights
-    from vhcr.evaluation.statistics import paired_difference
     from vhcr.provenance import code_version, machine, versions
+    from vhcr.results.statistics import paired_difference
     from vhcr.training.run import TrainedRun, set_up_cpu
 
     set_up_cpu(0)

@@ -79,10 +79,10 @@ DECODE = "vhcr/generation/decode.py"
 RESPOND = "vhcr/generation/respond.py"
 LIKELIEST = "vhcr/generation/likeliest.py"
 CONTROL = "vhcr/generation/control.py"
-EVALUATE = "vhcr/stages/evaluate.py"
+RESPONSES = "vhcr/evaluation/responses.py"
 TEST_EVALUATE = "tests/stages/test_evaluate.py"
 LIKELIHOOD = "vhcr/evaluation/likelihood.py"
-STATISTICS = "vhcr/evaluation/statistics.py"
+STATISTICS = "vhcr/results/statistics.py"
 EMBEDDING = "vhcr/evaluation/embedding_metrics.py"
 DATASET = "vhcr/tokenisation/dataset.py"
 SPLITS_FILE = "vhcr/tokenisation/splits.py"
@@ -98,16 +98,16 @@ TEST_EMBEDDINGS = "tests/test_embeddings.py"
 WORD_VECTORS = "vhcr/word_vectors.py"
 TEST_WORD_VECTORS = "tests/test_word_vectors.py"
 TEXT_METRICS = "vhcr/evaluation/text_metrics.py"
-LATENTS = "vhcr/diagnostics/latents.py"
-MOMENTS = "vhcr/diagnostics/moments.py"
-PROBES = "vhcr/diagnostics/probes.py"
+LATENTS = "vhcr/evaluation/latents.py"
+MOMENTS = "vhcr/training/moments.py"
+PROBES = "vhcr/evaluation/probes.py"
 CLAIMS = "vhcr/report/claims.py"
 EVIDENCE = "vhcr/report/evidence.py"
-TEST_STATISTICS = "tests/evaluation/test_statistics.py"
+TEST_STATISTICS = "tests/results/test_statistics.py"
 TEST_EMBEDDING = "tests/evaluation/test_embedding_metrics.py"
 TEST_TEXT_METRICS = "tests/evaluation/test_text_metrics.py"
-TEST_LATENTS = "tests/diagnostics/test_latents.py"
-TEST_MOMENTS = "tests/diagnostics/test_moments.py"
+TEST_LATENTS = "tests/evaluation/test_latents.py"
+TEST_MOMENTS = "tests/training/test_moments.py"
 TEST_CLAIMS = "tests/report/test_claims.py"
 TEST_TABLES = "tests/report/test_tables.py"
 TEST_LIKELIHOOD = "tests/evaluation/test_likelihood.py"
@@ -328,8 +328,8 @@ MUTATIONS: list[Mutation] = [
     _m("shares of all splits for shares of one", LEAKAGE, "shared / own.height if", "shared / known.height if", TEST_DATASET),
     _m("vectors trained on the test split", EMBEDDINGS, 'table.filter(pc.equal(table["split"], self.split))["words"]', 'table["words"]', TEST_EMBEDDINGS),
     _m("coverage of types for that of tokens", EMBEDDINGS, "sum(counts[word] for word in covered) / tokens if", "len(covered) / types if", TEST_EMBEDDINGS),
-    _m("responses compared with their contexts", EVALUATE, "real[evaluation.context_turns + turn]", "real[turn]", TEST_EVALUATE),
-    _m("contexts that go on just long enough left out", EVALUATE, "test.num_turns >= evaluation.context_turns + length", "test.num_turns > evaluation.context_turns + length", TEST_EVALUATE),
+    _m("responses compared with their contexts", RESPONSES, "real[evaluation.context_turns + turn]", "real[turn]", TEST_EVALUATE),
+    _m("contexts that go on just long enough left out", RESPONSES, "test.num_turns >= evaluation.context_turns + length", "test.num_turns > evaluation.context_turns + length", TEST_EVALUATE),
     # --- evaluation: bounds ---
     _m("a perplexity that no float holds", LIKELIHOOD, "math.exp(nats_per_word) if nats_per_word < math.log(sys.float_info.max) else None", "math.exp(nats_per_word)", TEST_LIKELIHOOD),
     _m("the bound without the KL of z_conv", LIKELIHOOD, "self.reconstruction_error + self.kl_utt + self.kl_conv\n", "self.reconstruction_error + self.kl_utt\n", TEST_LIKELIHOOD, TEST_EVALUATE),
@@ -377,7 +377,7 @@ MUTATIONS: list[Mutation] = [
     _m("lengths the other way round", TEXT_METRICS, "return sum(map(len, responses)) / words if words else None", "return words / sum(map(len, responses)) if words else None", TEST_TEXT_METRICS),
     _m("BLEU tokenises again", TEXT_METRICS, 'BLEU(tokenize="none", force=True)', "BLEU(force=True)", TEST_TEXT_METRICS),
     # --- diagnostics ---
-    _m("a draw with the variance as deviation", LATENTS, "mu + np.sqrt(var) * np.random", "mu + var * np.random", TEST_LATENTS),
+    _m("a draw with the variance as deviation", PROBES, "mu + np.sqrt(var) * np.random", "mu + var * np.random", TEST_LATENTS),
     _m("information with the mean of log densities", LATENTS, "top + np.log(np.exp(log_q - top[:, None]).mean(axis=1))", "log_q.mean(axis=1)", TEST_LATENTS),
     _m("information beside the wrong posterior", LATENTS, "np.arange(first, first + len(chunk))]", "np.arange(len(chunk))]", TEST_LATENTS),
     _m("densities without their normalisation", LATENTS, "(np.log(2.0 * np.pi) + np.log(var)).sum(1)", "np.log(2.0 * np.pi) * mu.shape[1]", TEST_LATENTS),
@@ -391,9 +391,9 @@ MUTATIONS: list[Mutation] = [
     _m("units are active by their deviation", MOMENTS, "(self.variance_of_mu > ACTIVE_VARIANCE)", "(self.variance_of_mu.sqrt() > ACTIVE_VARIANCE)", TEST_MOMENTS, TEST_LATENTS),
     _m("moments of utterances that are not scored", MOMENTS, "weight = model.scored_rows(batch).double().unsqueeze(1)", "pass", TEST_MOMENTS),
     _m("a second moment for a variance", MOMENTS, "(square / counts - mean.square())", "(square / counts)", TEST_MOMENTS),
-    _m("probes scored on what they were fitted on", EVALUATE, 'probe(*sides["validation"], *sides["test"])', 'probe(*sides["test"], *sides["test"])', TEST_EVALUATE),
+    _m("probes scored on what they were fitted on", PROBES, 'probe(*sides["validation"], *sides["test"])', 'probe(*sides["test"], *sides["test"])', TEST_EVALUATE),
     _m("chance from equal labels", PROBES, "float(counts.max() / counts.sum())", "1.0 / len(counts)", TEST_LATENTS, TEST_EVALUATE),
-    _m("z_conv is given the labels of other conversations", EVALUATE, 'found["z_conv"] = (everyone,', 'found["z_conv"] = (keys,', TEST_EVALUATE),
+    _m("z_conv is given the labels of other conversations", PROBES, 'found["z_conv"] = (everyone,', 'found["z_conv"] = (keys,', TEST_EVALUATE),
     # --- claims ---
     _m("a claim by the estimate alone", CLAIMS, "side = sign * (1 if difference.low > 0 else -1 if difference.high < 0 else 0)", "side = sign * (1 if difference.estimate > 0 else -1)", TEST_CLAIMS),
     _m("one half of a claim is enough", CLAIMS, 'for worst in ("not supported", "undecided", "not run"):\n        if worst in verdicts:', 'for worst in ("not supported", "undecided", "not run"):\n        if {worst} == set(verdicts):', TEST_CLAIMS),

@@ -31,16 +31,16 @@ MAY_IMPORT = {
     "batch": FILES | {"tokenisation"},
     "models": EVERYWHERE | {"batch", "tokenisation"},  # the id of UNK, which drops put in
     "generation": EVERYWHERE | {"batch", "models", "tokenisation", "training"},
-    "evaluation": EVERYWHERE | {"batch", "models", "word_vectors"},
-    "diagnostics": EVERYWHERE | {"batch", "models", "evaluation"},
-    "training": FILES | {"batch", "models", "evaluation", "diagnostics", "tokenisation"},
-    "recording": FILES | {"provenance", "training", "evaluation"},  # of evaluation the mean over seeds
+    "training": FILES | {"batch", "models", "tokenisation"},
+    "evaluation": EVERYWHERE | {"batch", "models", "training", "generation", "tokenisation", "word_vectors"},
+    "results": FILES | {"evaluation"},  # its records
+    "recording": FILES | {"provenance", "training", "results"},
     "serving": FILES | {"batch", "generation", "models", "tokenisation", "training"},
-    "registry": FILES | {"evaluation", "recording", "report", "serving", "tokenisation"},
+    "registry": FILES | {"recording", "report", "results", "serving", "tokenisation"},
     "reproduction": FILES | {"provenance", "recording", "training"},
-    "report": FILES | {"generation", "evaluation"},  # of evaluation the intervals, which are arithmetic
+    "report": FILES | {"results"},
     # The text it shows, intervals (arithmetic), and the paper's figures.
-    "human_evaluation": FILES | {"tokenisation", "evaluation", "report"},
+    "human_evaluation": FILES | {"tokenisation", "results", "report"},
     "summary": FILES | {"report", "tokenisation"},  # of tokenisation how words read
 }
 ANY_ROOM = {"stages", "cli"}
@@ -51,6 +51,7 @@ NO_TORCH = (
     "layout",
     "corpora",
     "tokenisation",
+    "results",
     "report",
     "human_evaluation",
     "summary",
@@ -133,7 +134,7 @@ def test_a_bare_gpu_worker_can_train(room: str) -> None:
 
 
 def test_what_training_uses_of_other_rooms_is_as_bare() -> None:
-    """Rooms such as diagnostics hold heavier files too; those that training reaches need torch at most."""
+    """A room may hold heavier files too; those that training reaches need torch at most."""
     waiting = [path for path in files("training") if path.name != TERMINAL]
     seen: set[Path] = set()
     while waiting:
@@ -147,7 +148,7 @@ def test_what_training_uses_of_other_rooms_is_as_bare() -> None:
                 file = ROOT.joinpath(*known).with_suffix(".py")
                 if file.exists() and file not in seen:
                     waiting.append(file)
-    assert ROOT / "vhcr" / "diagnostics" / "moments.py" in seen
+    assert ROOT / "vhcr" / "training" / "moments.py" in seen
 
 
 def test_the_room_that_trains_does_not_load_the_terminal() -> None:

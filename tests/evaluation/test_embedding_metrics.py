@@ -13,7 +13,6 @@ from vhcr.evaluation.embedding_metrics import (
     embedding_diversity,
     embedding_scores,
     n_turn_summary,
-    response_metrics,
 )
 from vhcr.word_vectors import WordVectors
 
@@ -94,19 +93,20 @@ def test_three_turns_average_turn_means_and_count_pairs() -> None:
     # Turn 0: 1 and dropped -> 1. Turn 1: 0 and 0.5 -> 0.25. Mean over turns .625; pooled it would be .5.
     column = np.array([1.0, math.nan, 0.0, 0.5])
     summary = n_turn_summary(EmbeddingScores(column, column, column), [0, 0, 1, 1])
-    assert summary["average"] == pytest.approx(0.625)
-    assert summary["average_by_turn"] == pytest.approx([1.0, 0.25])
-    assert (summary["num_pairs"], summary["num_dropped"]) == (3, 1)
+    assert summary.average == pytest.approx(0.625)
+    assert summary.average_by_turn == pytest.approx([1.0, 0.25])
+    assert (summary.num_pairs, summary.num_dropped) == (3, 1)
     lost = n_turn_summary(EmbeddingScores(column, column, column), [0, 1, 0, 0])
-    assert lost["greedy"] is None, "a turn without a kept pair has no mean to average"
+    assert lost.greedy is None, "a turn without a kept pair has no mean to average"
 
 
-def test_response_metrics_name_both_definitions() -> None:
-    result = response_metrics([["east"], ["east"]], [["west"], ["zzz"]], [0, 0], VECTORS)
-    assert (result["greedy"], result["num_pairs"], result["num_dropped"]) == (pytest.approx(-1.0), 1, 1)
-    serban = result["serban"]
-    assert (serban["greedy"], serban["num_pairs"], serban["num_dropped"]) == (0.0, 2, 0)
-    assert serban["average"] == pytest.approx(-0.5)
+def test_summaries_of_both_definitions() -> None:
+    pairs = [["east"], ["east"]], [["west"], ["zzz"]]
+    release = n_turn_summary(embedding_scores(*pairs, VECTORS), [0, 0])
+    assert (release.greedy, release.num_pairs, release.num_dropped) == (pytest.approx(-1.0), 1, 1)
+    serban = n_turn_summary(embedding_scores(*pairs, VECTORS, "serban"), [0, 0])
+    assert (serban.greedy, serban.num_pairs, serban.num_dropped) == (0.0, 2, 0)
+    assert serban.average == pytest.approx(-0.5)
 
 
 def test_diversity() -> None:

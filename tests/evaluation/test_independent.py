@@ -16,11 +16,11 @@ from sklearn.metrics import accuracy_score, pairwise
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from vhcr.diagnostics.probes import probe
 from vhcr.evaluation.embedding_metrics import embedding_diversity, embedding_scores
 from vhcr.evaluation.likelihood import LogWeights, importance_weighted_nll
-from vhcr.evaluation.statistics import mean_and_deviation, paired_difference, ratio_interval
+from vhcr.evaluation.probes import probe
 from vhcr.evaluation.text_metrics import distinct, entropy
+from vhcr.results.statistics import mean_and_deviation, paired_difference, ratio_interval
 from vhcr.word_vectors import WordVectors
 
 WORDS = [f"w{i}" for i in range(40)]

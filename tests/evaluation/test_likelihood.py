@@ -99,13 +99,13 @@ def test_bins_of_utterance_length_by_hand():
         reconstruction_by_position=np.array([8.0, 3]),
     )
     first, last = scores.by_utterance_length(2)
-    assert (first["from"], first["to"], first["num_utterances"], first["num_words"]) == (1, 2, 3, 5)
-    assert first["nll_per_word"] == pytest.approx((1 + 8 + 1) / 5)
-    assert first["kl_utt_per_word"] == pytest.approx(1 / 5)
-    assert first["perplexity"] == pytest.approx(np.exp(2.0))
-    assert (last["from"], last["to"]) == (5, 6)
-    assert last["nll_per_word"] == pytest.approx((10 + 5) / 5)
-    assert scores.reconstruction_by_word_position() == [2.0, 1.0]
+    assert (first.first, first.last, first.num_utterances, first.num_words) == (1, 2, 3, 5)
+    assert first.nll_per_word == pytest.approx((1 + 8 + 1) / 5)
+    assert first.kl_utt_per_word == pytest.approx(1 / 5)
+    assert first.perplexity == pytest.approx(np.exp(2.0))
+    assert (last.first, last.last) == (5, 6)
+    assert last.nll_per_word == pytest.approx((10 + 5) / 5)
+    assert scores.reconstruction_by_word_position() == (2.0, 1.0)
 
 
 @pytest.mark.parametrize("system", ["vhred", "vhcr-ud"])

@@ -78,8 +78,15 @@ def test_bleu_agrees_with_sacrebleu_and_survives_empty_responses() -> None:
 
 def test_all_together() -> None:
     result = text_metrics([A], [A])
-    assert set(result) == {"bleu", "distinct_1", "distinct_2", "entropy", "length_ratio", "repetition"}
-    assert result["length_ratio"] == 1.0
+    assert result.model_fields_set == {
+        "bleu",
+        "distinct_1",
+        "distinct_2",
+        "entropy",
+        "length_ratio",
+        "repetition",
+    }
+    assert result.length_ratio == 1.0
 
 
 def test_wrong_arguments_are_refused() -> None:

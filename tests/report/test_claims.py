@@ -10,11 +10,11 @@ import pytest
 
 from tests.report.conftest import assemble_in
 from tests.report.results_tree import SYSTEMS, write_run, write_tree
-from vhcr.evaluation.statistics import Interval
 from vhcr.report.claims import Claim, claims, signed
 from vhcr.report.evidence import Evidence
 from vhcr.report.page import Report
 from vhcr.report.results import Run
+from vhcr.results.statistics import Interval
 
 Numbers = Mapping[str, tuple[float, float, float, float]]
 

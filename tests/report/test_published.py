@@ -17,12 +17,12 @@ from tests.report.results_tree import DATA_HASH, SYSTEMS, write_run, write_tree
 from vhcr import layout, summary
 from vhcr.cli import app
 from vhcr.errors import DataError
-from vhcr.evaluation.statistics import resample
 from vhcr.report import published, published_page
 from vhcr.report.claims import claims
 from vhcr.report.evidence import Evidence
 from vhcr.report.page import Report
 from vhcr.report.results import load
+from vhcr.results.statistics import resample
 from vhcr.tokenisation.tokeniser import detokenise
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"

@@ -12,9 +12,10 @@ from tests.stages import project
 from tests.training import tiny
 from vhcr import layout
 from vhcr.batch import Conversations
-from vhcr.diagnostics.latents import Gathered
 from vhcr.errors import DataError
-from vhcr.evaluation.embedding_metrics import METRIC_VERSION
+from vhcr.evaluation.probes import Gathered, probe_labels
+from vhcr.evaluation.records import METRIC_VERSION
+from vhcr.evaluation.responses import controlled
 from vhcr.models import build
 from vhcr.stages import evaluate, train
 from vhcr.tokenisation.vocabulary import Vocabulary
@@ -170,10 +171,10 @@ def test_a_model_of_the_release_reading_is_given_the_first_utterance(params):
     )
     test = Conversations.load(layout.tokenised("toy") / "token_ids" / "test.parquet")
     merged = params.corpus("toy")
-    rows = evaluate.controlled(released, test, merged.evaluation, merged.generation)
+    rows = controlled(released.model, released.vocabulary, test, merged.evaluation, merged.generation)
     openings = [" ".join(trained.vocabulary.decode(test.utterances(i)[0])) for i in range(len(test))]
-    assert len(set(rows["opening"])) == 1
-    assert rows["opening"][0] in openings
+    (opening,) = {row.opening for row in rows}
+    assert opening in openings
 
 
 def test_a_model_without_z_conv_has_an_empty_table_of_the_same_columns(params):
@@ -229,9 +230,9 @@ def test_the_mean_of_a_dead_latent_can_be_read_and_a_draw_cannot():
     gathered = Gathered(rows, 0 * rows, np.zeros((count, 1)), None, None, (mean, np.ones((count, 2))))
     known = {("conversation", "side"): dict(zip([(name, None) for name in data.ids], labels, strict=True))}
     sides = {"validation": gathered, "test": gathered}
-    found = evaluate.probe_labels(sides, dict.fromkeys(sides, data), known, seed=0)["side"]
-    assert found["z_conv"] == 1.0
-    assert found["z_conv_drawn"] < 0.6
+    found = probe_labels(sides, dict.fromkeys(sides, data), known, seed=0)["side"]
+    assert found.z_conv == 1.0
+    assert found.z_conv_drawn < 0.6
 
 
 def test_probes_are_scored_on_conversations_that_they_have_not_seen():
@@ -245,10 +246,10 @@ def test_probes_are_scored_on_conversations_that_they_have_not_seen():
         split: Gathered(rows, 0 * rows, random.standard_normal((count, 200)), None, None, None)
         for split in ("validation", "test")
     }
-    found = evaluate.probe_labels(sides, dict.fromkeys(sides, data), known, seed=0)["coin"]
-    assert found["h_cxt"] < 0.75
+    found = probe_labels(sides, dict.fromkeys(sides, data), known, seed=0)["coin"]
+    assert found.h_cxt < 0.75
     seen = dict.fromkeys(sides, sides["test"])
-    assert evaluate.probe_labels(seen, dict.fromkeys(sides, data), known, seed=0)["coin"]["h_cxt"] == 1.0
+    assert probe_labels(seen, dict.fromkeys(sides, data), known, seed=0)["coin"].h_cxt == 1.0
 
 
 def test_z_conv_is_probed_where_no_utterance_is_scored():
@@ -261,8 +262,8 @@ def test_z_conv_is_probed_where_no_utterance_is_scored():
     gathered = Gathered(rows, 0 * rows, mean[rows], None, None, (mean, np.full((count, 2), 1e-6)))
     known = {("conversation", "side"): dict(zip([(name, None) for name in data.ids], labels, strict=True))}
     sides = {"validation": gathered, "test": gathered}
-    found = evaluate.probe_labels(sides, dict.fromkeys(sides, data), known, seed=0)["side"]
-    assert found["z_conv"] == found["z_conv_drawn"] == found["h_cxt"] == 1.0
+    found = probe_labels(sides, dict.fromkeys(sides, data), known, seed=0)["side"]
+    assert found.z_conv == found.z_conv_drawn == found.h_cxt == 1.0
 
 
 def test_a_run_of_other_data_is_refused(params):

@@ -22,15 +22,13 @@ Scores are dimensionless, larger is better, between -1 and 1 (serban Greedy betw
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vhcr.evaluation.records import EmbeddingScore
 from vhcr.word_vectors import SPECIAL_WORDS, WordVectors
-
-METRIC_VERSION = 2
-"""Raised whenever a definition of a number of metrics.json changes; docs/metrics.md says what changed."""
 
 Definition = Literal["release", "serban"]
 DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
@@ -77,37 +75,33 @@ def embedding_scores(
     return EmbeddingScores(*scores)
 
 
-def n_turn_summary(scores: EmbeddingScores, turns: Sequence[int]) -> dict[str, Any]:
+def n_turn_summary(scores: EmbeddingScores, turns: Sequence[int]) -> EmbeddingScore:
     """The numbers of Table 3: per turn the mean over kept pairs, then the mean over turns.
 
     ``turns`` says which generated turn (0, 1, ...) each pair belongs to. A metric without a single kept
-    pair in some turn is null. ``num_dropped`` counts pairs that any of the three metrics leaves out.
+    pair in some turn is None. ``num_dropped`` counts pairs that any of the three metrics leaves out.
     """
     position = np.asarray(turns)
     if len(position) != len(scores.average):
         raise ValueError(f"{len(scores.average)} scored pairs, but {len(position)} turns")
-    result: dict[str, Any] = {}
-    for name, values in scores._asdict().items():
-        per_turn = [_mean_of_kept(values[position == turn]) for turn in np.unique(position)]
+    means: list[float | None] = []
+    by_turn: list[tuple[float | None, ...]] = []
+    for values in scores:
+        per_turn = tuple(_mean_of_kept(values[position == turn]) for turn in np.unique(position))
         defined = [value for value in per_turn if value is not None]
-        result[name] = float(np.mean(defined)) if defined and len(defined) == len(per_turn) else None
-        result[f"{name}_by_turn"] = per_turn
+        means.append(float(np.mean(defined)) if defined and len(defined) == len(per_turn) else None)
+        by_turn.append(per_turn)
     dropped = int(np.isnan(np.stack(scores)).any(axis=0).sum())
-    result["num_pairs"] = len(position) - dropped
-    result["num_dropped"] = dropped
-    return result
-
-
-def response_metrics(
-    references: Sequence[Sequence[str]],
-    responses: Sequence[Sequence[str]],
-    turns: Sequence[int],
-    vectors: WordVectors,
-) -> dict[str, Any]:
-    """Both definitions as the JSON of one response length: release's numbers, serban's under "serban"."""
-    release = embedding_scores(references, responses, vectors, "release")
-    serban = embedding_scores(references, responses, vectors, "serban")
-    return {**n_turn_summary(release, turns), "serban": n_turn_summary(serban, turns)}
+    return EmbeddingScore(
+        average=means[0],
+        average_by_turn=by_turn[0],
+        extrema=means[1],
+        extrema_by_turn=by_turn[1],
+        greedy=means[2],
+        greedy_by_turn=by_turn[2],
+        num_pairs=len(position) - dropped,
+        num_dropped=dropped,
+    )
 
 
 def embedding_diversity(groups: Sequence[Sequence[Sequence[str]]], vectors: WordVectors) -> float | None:
@@ -146,13 +140,13 @@ def _gather(
     return gathered, mask
 
 
-def _unit(rows: NDArray[Any]) -> NDArray[Any]:
+def _unit(rows: NDArray[np.floating]) -> NDArray[np.floating]:
     """Rows scaled to length 1; a zero row stays zero, so that its cosine with anything is 0."""
     norms = np.linalg.norm(rows, axis=-1, keepdims=True)
     return rows / np.where(norms > 0, norms, 1)
 
 
-def _cosine(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
+def _cosine(left: NDArray[np.floating], right: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.einsum("pd,pd->p", _unit(left.astype(np.float64)), _unit(right.astype(np.float64)))
 
 

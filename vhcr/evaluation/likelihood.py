@@ -10,20 +10,24 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from vhcr.batch import Batch, Conversations
+from vhcr.evaluation.records import METRIC_VERSION, ByPlace, LengthBin, Likelihood
 from vhcr.models import HRED, ModelOutput, Noise
 from vhcr.models.gaussian import sampled_kl
+from vhcr.params import EvaluationParams
 
 Floats = NDArray[np.float64]
 
 # Words in flight in one pass of the importance-weighted bound, copies counted: bounds its memory.
 MAX_WORDS = 8192
 LENGTH_BIN = 5  # words of utterance length that share an entry
+BOUND_SAMPLES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # points of the convergence plot, up to K
 
 
 @dataclass(frozen=True)
@@ -61,27 +65,27 @@ class Scores:
             "kl_utt_per_word": float(self.kl_utt.sum() / words),
         }
 
-    def nll_per_word_by_turn(self) -> list[float | None]:
+    def nll_per_word_by_turn(self) -> ByPlace:
         """Reconstruction error + kl_utt per word of each turn; kl_conv belongs to no turn and is left out.
 
         None where a turn is never scored (the first, in the ``release`` reading).
         """
         return ratios(self.error_by_turn.sum(0), self.words_by_turn.sum(0))
 
-    def kl_per_word_by_turn(self) -> list[float | None]:
+    def kl_per_word_by_turn(self) -> ByPlace:
         """kl_utt per word of each turn."""
         return ratios(self.kl_by_turn, self.words_by_turn.sum(0))
 
-    def reconstruction_by_word_position(self) -> list[float | None]:
+    def reconstruction_by_word_position(self) -> ByPlace:
         """-log p of a word given z and the words before it, by its position in the utterance, in nats."""
         return ratios(self.reconstruction_by_position, self.words_by_position)
 
-    def by_utterance_length(self, width: int = LENGTH_BIN) -> list[dict[str, float | int | None]]:
+    def by_utterance_length(self, width: int = LENGTH_BIN) -> tuple[LengthBin, ...]:
         """The bound per word for utterances of 1 to ``width`` words, EOS counted, of the next ``width``, ...
 
         kl_conv belongs to no utterance and is left out. Lengths that do not occur have no entry.
         """
-        entries: list[dict[str, float | int | None]] = []
+        entries: list[LengthBin] = []
         for first in range(1, len(self.utterances_by_length), width):
             here = slice(first, first + width)
             lengths = np.arange(len(self.utterances_by_length))[here]
@@ -92,17 +96,17 @@ class Scores:
                 float(sums[here].sum() / words) for sums in (self.reconstruction_by_length, self.kl_by_length)
             )
             entries.append(
-                {
-                    "from": first,
-                    "to": first + width - 1,
-                    "num_utterances": int(self.utterances_by_length[here].sum()),
-                    "num_words": int(words),
-                    "nll_per_word": reconstruction + kl,
-                    "kl_utt_per_word": kl,
-                    "perplexity": perplexity(reconstruction + kl),
-                }
+                LengthBin(
+                    first=first,
+                    last=first + width - 1,
+                    num_utterances=int(self.utterances_by_length[here].sum()),
+                    num_words=int(words),
+                    nll_per_word=reconstruction + kl,
+                    kl_utt_per_word=kl,
+                    perplexity=perplexity(reconstruction + kl),
+                )
             )
-        return entries
+        return tuple(entries)
 
 
 def perplexity(nats_per_word: float) -> float | None:
@@ -110,9 +114,9 @@ def perplexity(nats_per_word: float) -> float | None:
     return math.exp(nats_per_word) if nats_per_word < math.log(sys.float_info.max) else None
 
 
-def ratios(sums: Floats, counts: Floats) -> list[float | None]:
+def ratios(sums: Floats, counts: Floats) -> ByPlace:
     """Sums / counts, None where nothing was counted."""
-    return [float(s / n) if n > 0 else None for s, n in zip(sums, counts, strict=True)]
+    return tuple(float(s / n) if n > 0 else None for s, n in zip(sums, counts, strict=True))
 
 
 def score(model: HRED, data: Conversations, batch_conversations: int, seed: int) -> Scores:
@@ -279,3 +283,69 @@ def log_mean_exp(values: Floats, axis: int) -> Floats:
     top = values.max(axis=axis, keepdims=True)
     result: Floats = np.squeeze(top, axis) + np.log(np.exp(values - top).mean(axis=axis))
     return result
+
+
+class PerConversation(NamedTuple):
+    """conversations.parquet: what each test conversation adds, in nats; [conversations] each."""
+
+    conversation_id: list[str]
+    num_words: NDArray[np.int64]
+    nll: Floats
+    reconstruction_error: Floats
+    kl_conv: Floats
+    kl_utt: Floats
+    importance_weighted_nll: list[float | None]  # None outside of the subset that the tighter bound is of
+
+
+def likelihood(
+    model: HRED, test: Conversations, params: EvaluationParams
+) -> tuple[Likelihood, PerConversation]:
+    """Section 4.2: the numbers of Tables 1 and 2, and what each conversation adds to them.
+
+    Of an exact model the importance-weighted bound is the NLL, on the same subset, so that the two pair.
+    """
+    scores = score(model, test, params.batch_conversations, params.seed)
+    exact = not model.z_utt_size
+    chosen = importance_subset(len(test), params.importance_conversations, params.seed)
+    words = max(float(scores.num_words[chosen].sum()), 1.0)
+    subset_nll = float(scores.nll[chosen].sum() / words)
+    if exact:
+        bounds, tightest = {1: subset_nll}, scores.nll[chosen]
+    else:
+        weights = log_weights(model, test, chosen.tolist(), params.importance_samples, params.seed)
+        points = [k for k in BOUND_SAMPLES if k < params.importance_samples] + [params.importance_samples]
+        found = {k: importance_weighted_nll(weights, k) for k in points}
+        bounds, tightest = {k: float(b.sum() / words) for k, b in found.items()}, found[points[-1]]
+    column: list[float | None] = [None] * len(test)
+    for index, value in zip(chosen.tolist(), tightest.tolist(), strict=True):
+        column[index] = value
+    per_word = scores.per_word()
+    record = Likelihood(
+        metric_version=METRIC_VERSION,
+        num_conversations=len(test),
+        num_words=int(scores.num_words.sum()),
+        nll_per_word=per_word["nll_per_word"],
+        reconstruction_per_word=per_word["reconstruction_per_word"],
+        kl_per_word=per_word["kl_per_word"],
+        kl_conv_per_word=per_word["kl_conv_per_word"],
+        kl_utt_per_word=per_word["kl_utt_per_word"],
+        bound_is_exact=exact,
+        nll_by_turn=scores.nll_per_word_by_turn(),
+        kl_utt_by_turn=scores.kl_per_word_by_turn(),
+        by_utterance_length=scores.by_utterance_length(),
+        reconstruction_by_word_position=scores.reconstruction_by_word_position(),
+        perplexity=perplexity(per_word["nll_per_word"]),
+        importance_bound_num_conversations=len(chosen),
+        importance_bound_subset_nll_per_word=subset_nll,
+        importance_weighted_nll_per_word=bounds,
+    )
+    columns = PerConversation(
+        list(test.ids),
+        scores.num_words.astype(np.int64),
+        scores.nll,
+        scores.reconstruction_error,
+        scores.kl_conv,
+        scores.kl_utt,
+        column,
+    )
+    return record, columns

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+
+from vhcr.evaluation.records import TextScore
 
 Words = Sequence[str]
 
@@ -82,16 +83,16 @@ def repetition(responses: Sequence[Words], order: int = 2) -> float | None:
     return 1 - different / total if total else None
 
 
-def text_metrics(references: Sequence[Words], responses: Sequence[Words]) -> dict[str, Any]:
-    """All of the above as the JSON of one response length."""
-    return {
-        "bleu": bleu(references, responses),
-        "distinct_1": distinct(responses, 1),
-        "distinct_2": distinct(responses, 2),
-        "entropy": entropy(responses),
-        "length_ratio": length_ratio(references, responses),
-        "repetition": repetition(responses),
-    }
+def text_metrics(references: Sequence[Words], responses: Sequence[Words]) -> TextScore:
+    """All of the above."""
+    return TextScore(
+        bleu=bleu(references, responses),
+        distinct_1=distinct(responses, 1),
+        distinct_2=distinct(responses, 2),
+        entropy=entropy(responses),
+        length_ratio=length_ratio(references, responses),
+        repetition=repetition(responses),
+    )
 
 
 def _ngrams(words: Words, order: int) -> Iterable[tuple[str, ...]]:

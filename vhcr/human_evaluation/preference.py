@@ -20,8 +20,8 @@ import krippendorff
 import numpy as np
 from numpy.typing import NDArray
 
-from vhcr.evaluation.statistics import Interval, ratio_interval
 from vhcr.human_evaluation.study import Outcome, Vote
+from vhcr.results.statistics import Interval, ratio_interval
 
 LEVEL = 0.90  # of all intervals here, as in the paper
 Z_VALUE = 1.6448536269514722  # of the normal distribution, for that level

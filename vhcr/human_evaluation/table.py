@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from vhcr.errors import StudyError
-from vhcr.evaluation.statistics import Interval
 from vhcr.human_evaluation.preference import LEVEL, NUM_SAMPLES, OUTCOMES, SEED, Preference, Share, preference
 from vhcr.human_evaluation.study import Outcome, Study
 from vhcr.report.paper import PaperFigures
 from vhcr.report.results import Results
 from vhcr.report.systems import label, system_order
 from vhcr.report.tables import NOTHING, Cell, Column, Row, Table, latex
+from vhcr.results.statistics import Interval
 
 PLURALS: dict[Outcome, str] = {"win": "wins", "loss": "losses", "tie": "ties"}
 THE_PAPERS_VHCR = {"vhcr", "vhcr-ud"}  # Table 4 says VHCR alone

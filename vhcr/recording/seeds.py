@@ -65,7 +65,7 @@ def summary(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
     Each of ``SUMMED_UP`` over the seeds that have got so far; a number that one of them lacks is left out.
     The deviation is the sample standard deviation (n - 1).
     """
-    from vhcr.evaluation.statistics import mean_and_deviation
+    from vhcr.results.statistics import mean_and_deviation
 
     result: dict[str, float] = {}
     for part in SUMMED_UP:

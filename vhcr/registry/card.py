@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vhcr.evaluation.statistics import Interval, ratio_interval
 from vhcr.report.results import number, read_sums
 from vhcr.report.systems import label
+from vhcr.results.statistics import Interval, ratio_interval
 
 Json = Mapping[str, Any]
 

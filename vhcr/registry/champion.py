@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vhcr.evaluation.statistics import paired_difference
 from vhcr.report.results import Sums, read_sums
+from vhcr.results.statistics import paired_difference
 
 KEY = "nll_per_word"
 RULE = (

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from vhcr.evaluation.statistics import Interval
 from vhcr.report.evidence import Evidence
 from vhcr.report.results import EMBEDDING_METRICS, Run, number
 from vhcr.report.systems import label
+from vhcr.results.statistics import Interval
 
 Verdict = Literal["supported", "not supported", "undecided", "not run"]
 

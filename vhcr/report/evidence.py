@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vhcr.evaluation.statistics import Interval, MeanAndDeviation, Resampled, mean_and_deviation, resample
 from vhcr.report.results import Results, Run, Sums
+from vhcr.results.statistics import Interval, MeanAndDeviation, Resampled, mean_and_deviation, resample
 
 LOWER_IS_BETTER = frozenset({"nll_per_word", "reconstruction_per_word", "importance_weighted"})
 LIKELIHOODS = LOWER_IS_BETTER | {"kl_per_word", "kl_conv_per_word", "kl_utt_per_word"}

@@ -21,11 +21,11 @@ import numpy as np
 
 from vhcr import layout
 from vhcr.errors import DataError
-from vhcr.evaluation.statistics import Resampled
 from vhcr.report.evidence import Evidence
 from vhcr.report.plots import thinned
 from vhcr.report.results import EMBEDDING_METRICS, TABLE_KEYS, Json, Results, Run, Talk, TalkKey
 from vhcr.report.settings import heard, trained_with
+from vhcr.results.statistics import Resampled
 
 # What claims, bold figures and differences are made of.
 RESAMPLED = (

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from vhcr import layout
 from vhcr.errors import DataError
-from vhcr.evaluation.statistics import Resampled
 from vhcr.report.systems import SYSTEM_LABELS, kinds, label, roles, system_order
+from vhcr.results.statistics import Resampled
 
 Json = Mapping[str, Any]
 

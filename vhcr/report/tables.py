@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vhcr.evaluation.statistics import MeanAndDeviation, mean_and_deviation
 from vhcr.report.claims import signed
 from vhcr.report.evidence import Evidence
 from vhcr.report.paper import PaperFigures
 from vhcr.report.results import EMBEDDING_METRICS, Run, number
 from vhcr.report.systems import label
+from vhcr.results.statistics import MeanAndDeviation, mean_and_deviation
 
 NOTHING = "–"
 

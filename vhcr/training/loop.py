@@ -14,11 +14,11 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from vhcr.batch import Batch, Conversations, epoch_order
-from vhcr.diagnostics.moments import LatentSums
 from vhcr.errors import ParameterError, TrainingError
 from vhcr.models import HRED, Noise
 from vhcr.models.objective import Totals, kl_weight, loss
 from vhcr.params import SystemParams, TrainingParams
+from vhcr.training.moments import LatentSums
 from vhcr.training.parallel import Workers
 from vhcr.training.state import Row, TrainState, write_tensors
 

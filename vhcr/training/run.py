@@ -43,7 +43,6 @@ def code_digest() -> str:
     root = Path(__file__).resolve().parent.parent
     files = [
         root / "batch.py",
-        root / "diagnostics" / "moments.py",
         *sorted((root / "models").glob("*.py")),
         *sorted((root / "training").glob("*.py")),
     ]

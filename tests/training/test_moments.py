@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from tests.training import tiny
-from vhcr.diagnostics.latents import gather, moments
-from vhcr.diagnostics.moments import LatentSums, Moments
+from vhcr.evaluation.latents import gather, moments
 from vhcr.models import HRED, Noise, build
 from vhcr.training.loop import validate
+from vhcr.training.moments import LatentSums, Moments
 from vhcr.training.parallel import Workers
 
 DATA = tiny.conversations(17, seed=4)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from vhcr.evaluation.statistics import (
+from vhcr.results.statistics import (
     Interval,
     mean_and_deviation,
     paired_difference,

@@ -6,17 +6,16 @@ import torch
 
 from tests.training import tiny
 from vhcr.batch import Batch
-from vhcr.diagnostics.latents import (
+from vhcr.evaluation.latents import (
     DrawFrom,
-    drawn,
     gather,
     kl_per_dimension,
     moments,
     mutual_information,
     reconstruction_by_source,
 )
-from vhcr.diagnostics.probes import probe
 from vhcr.evaluation.likelihood import score
+from vhcr.evaluation.probes import drawn, probe
 from vhcr.models import build
 from vhcr.models.gaussian import DiagonalGaussian
 

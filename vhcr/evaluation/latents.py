@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -11,28 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vhcr.batch import Batch, Conversations
-from vhcr.diagnostics.moments import Moments
 from vhcr.evaluation.likelihood import added, by_position, ratios
+from vhcr.evaluation.probes import Gathered, Labels, drawn, probe_labels
+from vhcr.evaluation.records import ByPlace, BySource, Diagnostics, Information, PositionsBySource
 from vhcr.models import HRED, Latents, Noise
 from vhcr.models.gaussian import DiagonalGaussian
+from vhcr.params import EvaluationParams
+from vhcr.training.moments import Moments
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """Latent quantities over a split; arrays are float64, conversations in the split's order.
-
-    Utterances are those that are scored: nothing has trained the latents of the others (the first, in the
-    ``release`` reading).
-    """
-
-    conversation: NDArray[np.int64]  # [utterances]
-    turn: NDArray[np.int64]  # [utterances]
-    h_cxt: Floats  # [utterances, size]
-    prior_utt: tuple[Floats, Floats] | None  # mu and var, [utterances, latent]
-    posterior_utt: tuple[Floats, Floats] | None
-    posterior_conv: tuple[Floats, Floats] | None  # [conversations, latent]
 
 
 def gather(model: HRED, data: Conversations, limit: int, batch_conversations: int, seed: int) -> Gathered:
@@ -85,17 +72,13 @@ def moments(gaussians: tuple[Floats, Floats]) -> Moments:
     return Moments(torch.from_numpy(mu.var(axis=0)), torch.from_numpy(var.mean(axis=0)))
 
 
-def kl_per_dimension(posterior: tuple[Floats, Floats], prior: tuple[Floats, Floats] | None) -> list[float]:
+def kl_per_dimension(
+    posterior: tuple[Floats, Floats], prior: tuple[Floats, Floats] | None
+) -> tuple[float, ...]:
     """Mean KL(q || p) of each dimension, in nats; a prior of None stands for N(0, I)."""
     q = DiagonalGaussian(*(torch.from_numpy(part) for part in posterior))
     p = DiagonalGaussian.standard(q.mu) if prior is None else DiagonalGaussian(*map(torch.from_numpy, prior))
-    return [float(value) for value in q.kl(p).mean(0)]
-
-
-def drawn(posterior: tuple[Floats, Floats], seed: int) -> Floats:
-    """One z of each posterior, [examples, latent]: what a decoder hears."""
-    mu, var = posterior
-    return mu + np.sqrt(var) * np.random.Generator(np.random.Philox(key=seed)).standard_normal(mu.shape)
+    return tuple(float(value) for value in q.kl(p).mean(0))
 
 
 def mutual_information(posterior: tuple[Floats, Floats], seed: int) -> tuple[float, float]:
@@ -146,16 +129,16 @@ class DrawFrom:
         return sample.roll(1, dims=0) if source == "shuffled" else sample
 
 
-class BySource(NamedTuple):
+class Errors(NamedTuple):
     """Reconstruction error in nats with z from somewhere: per word, and per word at each position."""
 
     per_word: float
-    by_position: list[float | None]
+    by_position: ByPlace
 
 
 def reconstruction_by_source(
     model: HRED, data: Conversations, limit: int, batch_conversations: int, seed: int
-) -> dict[str, BySource]:
+) -> dict[str, Errors]:
     """Reconstruction error with z from the posterior, from the prior, and from another's posterior.
 
     The gap between them is what the decoder gains from z, in nats per word. Of a model with z_conv each level
@@ -179,6 +162,56 @@ def reconstruction_by_source(
                 output = model.score(batch, h_enc, Noise(seed), draw=DrawFrom(batch, *sources))
                 sums[name] = added(sums[name], by_position(model, batch, output))
     return {
-        name: BySource(float(errors.sum() / max(words.sum(), 1.0)), ratios(errors, words))
+        name: Errors(float(errors.sum() / max(words.sum(), 1.0)), ratios(errors, words))
         for name, (words, errors) in sums.items()
     }
+
+
+def diagnose(
+    model: HRED, splits: Mapping[str, Conversations], labels: Labels, params: EvaluationParams
+) -> Diagnostics:
+    """Is z used? Section 3.4 and the usual diagnostics, on the first ``importance_conversations``.
+
+    On a corpus with labels all are taken, of the validation split too: probes are fitted there.
+    """
+    size, limit = params.batch_conversations, params.importance_conversations
+    found = {
+        name: gather(model, data, len(data) if labels else limit, size, params.seed)
+        for name, data in splits.items()
+        if labels or name == "test"
+    }
+    test = found["test"]
+    known = Diagnostics()
+    if test.prior_utt is not None and test.posterior_utt is not None:
+        sources = reconstruction_by_source(model, splits["test"], limit, size, params.seed)
+        known = Diagnostics(
+            prior_variance_ratio=moments(test.prior_utt).variance_ratio(),
+            active_units_utt=moments(test.posterior_utt).active_units(),
+            kl_utt_per_dimension=kl_per_dimension(test.posterior_utt, test.prior_utt),
+            mutual_information_utt=information(test.posterior_utt, test.conversation < limit, params.seed),
+            reconstruction_per_word_by_source=BySource.model_validate(
+                {name: errors.per_word for name, errors in sources.items()}
+            ),
+            reconstruction_by_word_position_by_source=PositionsBySource(
+                posterior=sources["posterior"].by_position, prior=sources["prior"].by_position
+            ),
+        )
+    if test.posterior_conv is not None:
+        conv: dict[str, object] = {
+            "active_units_conv": moments(test.posterior_conv).active_units(),
+            "kl_conv_per_dimension": kl_per_dimension(test.posterior_conv, None),
+            "mutual_information_conv": information(test.posterior_conv, slice(limit), params.seed),
+        }
+        known = known.model_copy(update=conv)
+    if labels:
+        known = known.model_copy(update={"probe": probe_labels(found, splits, labels, params.seed)})
+    return known
+
+
+def information(
+    posterior: tuple[Floats, Floats], chosen: slice | NDArray[np.bool_], seed: int
+) -> Information:
+    """I(x; z) with its standard error, and the number of posteriors, whose log is the most it can be."""
+    mu, var = (values[chosen] for values in posterior)
+    estimate, error = mutual_information((mu, var), seed)
+    return Information(estimate=estimate, standard_error=error, num_posteriors=len(mu))

@@ -1,1 +1,0 @@
-"""Is z used? KL split, active units, prior variance ratio."""

@@ -1,0 +1,1 @@
+"""Runs and evaluations as records: reading, comparing, publishing them, and what systems are called."""
