@@ -102,6 +102,7 @@ LATENTS = "vhcr/evaluation/latents.py"
 MOMENTS = "vhcr/training/moments.py"
 PROBES = "vhcr/evaluation/probes.py"
 CLAIMS = "vhcr/report/claims.py"
+USE = "vhcr/report/use.py"
 EVIDENCE = "vhcr/report/evidence.py"
 TEST_STATISTICS = "tests/results/test_statistics.py"
 TEST_EMBEDDING = "tests/evaluation/test_embedding_metrics.py"
@@ -404,6 +405,12 @@ MUTATIONS: list[Mutation] = [
     _m("an exact NLL waits for a KL weight", CLAIMS, "early = run.is_bound and weights", "early = weights", TEST_CLAIMS),
     _m("a weight of 0.5 is never the last", CLAIMS, "(1.0 if wanted is None else wanted)", "1.0", TEST_CLAIMS),
     _m("a falling KL is stable", CLAIMS, "change is not None and change > -FALLING", "change is not None", TEST_CLAIMS),
+    _m("a KL counts whatever it tells", USE, "self.information >= UNINFORMED", "True", TEST_CLAIMS),
+    _m("a KL counts though no decoder hears it", USE, "self.cost >= UNHEARD", "True", TEST_CLAIMS),
+    _m("what was not measured is used", USE, "None if None in enough else True", "True", TEST_CLAIMS),
+    _m("a vanished KL waits for its diagnostics", USE, '(run.value(f"kl_{level}_per_word") or 0.0) >= VANISHED', "True", TEST_CLAIMS),
+    _m("a KL that does not count is compared", EVIDENCE, "for level in unused(run):", "for level in ():", TEST_CLAIMS),
+    _m("a curve with a KL that does not count", CLAIMS, "without=unused(run)", "without=()", TEST_CLAIMS),
     _m("bounds of other words compared", EVIDENCE, "return self._num_words(system) == self._num_words(other)", "return True", TEST_CLAIMS, TEST_TABLES),
     _m("the highest NLL leads", EVIDENCE, "sign = 1 if key in LOWER_IS_BETTER else -1", "sign = -1", TEST_CLAIMS, TEST_TABLES),
     _m("a leader that cannot be told apart stands alone", EVIDENCE, "if not difference.excludes_zero:", "if False:", TEST_CLAIMS, TEST_TABLES),

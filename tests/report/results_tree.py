@@ -204,7 +204,12 @@ def diagnostics(kl_conv: float, kl_utt: float) -> dict[str, Any]:
     if kl_conv:
         found["active_units_conv"] = 9
         found["mutual_information_conv"] = {"estimate": 3.2, "standard_error": 0.1, "num_posteriors": 120}
-        found["reconstruction_per_word_by_source"] |= {"prior_conv": 3.0 + kl_conv, "prior_utt": 3.05}
+        found["reconstruction_per_word_by_source"] |= {
+            "prior_conv": 3.0 + kl_conv,
+            "prior_utt": 3.05,
+            "shuffled_conv": 3.0 + 2 * kl_conv,
+            "shuffled_utt": 3.0 + 2 * kl_utt,
+        }
         found["kl_conv_per_dimension"] = [2.0 / 1.5**i for i in range(16)]
         found["probe"]["topic"] |= {"z_conv": 0.93, "z_conv_drawn": 0.74}
     return found

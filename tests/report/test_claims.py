@@ -10,7 +10,7 @@ import pytest
 
 from tests.report.conftest import assemble_in
 from tests.report.results_tree import SYSTEMS, write_run, write_tree
-from vhcr.report.claims import Claim, claims, signed
+from vhcr.report.claims import Claim, Finding, claims, signed
 from vhcr.report.evidence import Evidence
 from vhcr.report.page import Report
 from vhcr.report.results import Run
@@ -164,6 +164,85 @@ def test_a_weight_that_was_never_to_reach_one_has_come_to_its_end(report: Report
 
     assert "only reached" not in beyond(0.5).finding.evidence
     assert "KL weight only reached 0.50" in beyond(1.0).finding.evidence
+
+
+VANISHES = "VHRED ignores its latent variable: its KL vanishes"
+BOTH = "VHCR encodes information in z_conv as well as in z_utt"
+MORE = "VHCR with utterance drop uses its latents more than VHRED and VHRED + w.d"
+
+
+def measured(run: Run, information: float | None, other: float | None, units: int = 0) -> Run:
+    """The run with these diagnostics of its z_conv, or of z_utt where it has no other."""
+    level = "conv" if run.value("kl_conv_per_word") else "utt"
+    diagnostics = dict(run.metrics["diagnostics"])
+    sources = dict(diagnostics["reconstruction_per_word_by_source"])
+    diagnostics[f"active_units_{level}"] = units
+    diagnostics[f"mutual_information_{level}"] = {"estimate": information}
+    sources[f"shuffled_{level}" if level == "conv" else "shuffled"] = other
+    diagnostics["reconstruction_per_word_by_source"] = sources
+    return replace(run, metrics={**run.metrics, "diagnostics": diagnostics})
+
+
+def judged_with(report: Report, *changed: Run) -> dict[str, Finding]:
+    """Findings when these runs stand in the place of their like."""
+    new = {(run.system, run.seed): run for run in changed}
+    runs = tuple(new.get((run.system, run.seed), run) for run in report.results.runs)
+    found = claims(Evidence(replace(report.results, runs=runs), num_samples=20, seed=0))
+    return {claim.text: claim.finding for claim in found}
+
+
+def test_a_kl_without_information_is_none(report: Report) -> None:
+    """After one epoch of Cornell z_conv had a KL of 0.086, a fifth of the whole, and told nothing."""
+    before = judged_with(report)
+    runs = report.results.of("vhcr-ud")
+    found = judged_with(report, *(measured(run, -0.002, 3.0007) for run in runs))
+    assert (before[BOTH].verdict, found[BOTH].verdict) == ("supported", "not supported")
+    note = "the KL of z_conv (0.170) does not count: 0 active units, 0.00 nats of mutual information"
+    assert note in found[BOTH].evidence
+    assert "another's z costs 0.0007 nats a word" in found[BOTH].evidence
+    # z_utt is still used: its 0.32 counts, and the 0.17 of z_conv do not.
+    assert found[MORE].verdict == "supported"
+    assert "VHCR + u.d vs VHRED: +0.486" in before[MORE].evidence
+    assert "VHCR + u.d vs VHRED: +0.316" in found[MORE].evidence
+    stays = "VHCR with utterance drop keeps a high and stable KL"
+    assert "VHCR + u.d, seed 0: KL 0.481 at" in before[stays].evidence
+    assert "VHCR + u.d, seed 0: KL 0.311 at" in found[stays].evidence
+    mixed = judged_with(report, measured(runs[0], -0.002, 3.0007))
+    assert mixed[BOTH].verdict == "undecided", "one seed uses z_conv, the other does not"
+
+
+@pytest.mark.parametrize(
+    ("information", "other", "units", "verdict"),
+    [
+        (2.0, 3.6, 0, "not supported"),  # a small scale is no sign of disuse where the prior is learnt
+        (0.02, 3.6, 9, "supported"),
+        (2.0, 3.0005, 9, "supported"),  # the decoder does not hear what z knows
+        (None, 3.6, 9, "undecided"),
+        (2.0, None, 9, "undecided"),
+        (None, 3.0005, 9, "supported"),
+    ],
+)
+def test_use_takes_information_and_a_decoder_that_hears_it(
+    tmp_path: Path, information: float | None, other: float | None, units: int, verdict: str
+) -> None:
+    write_tree(tmp_path, systems={"vhred": (3.5, 0.0, 0.3, 0.5)}, seeds=(0,))
+    report = assemble_in(tmp_path)
+    run = measured(report.results.runs[0], information, other, units)
+    finding = judged_with(report, run)[VANISHES]
+    assert finding.verdict == verdict
+    assert ("does not count" in finding.evidence) is (verdict == "supported")
+    assert ("was not measured" in finding.evidence) is (verdict == "undecided")
+
+
+def test_a_kl_that_vanished_needs_no_diagnostics(report: Report) -> None:
+    """And it keeps the step at which it went under, whatever its z is worth in the end."""
+    slow = "Word drop of 0.25 does not keep VHRED's KL from vanishing, it only slows that"
+    before = judged_with(report)
+    runs = [run for system in ("vhred", "vhred-wd") for run in report.results.of(system)]
+    found = judged_with(report, *(measured(run, None, None) for run in runs))
+    assert found[VANISHES] == before[VANISHES]
+    assert found[slow] == before[slow]
+    assert "VHRED under 0.02 from step 360, 360 on" in found[slow].evidence
 
 
 def test_claims_about_one_corpus_stay_with_it(report: Report) -> None:

@@ -2,24 +2,25 @@
 
 A comparison is decided by the paired bootstrap interval: supported when all of it lies on the claimed
 side of zero, not supported when all of it lies on the other, undecided between. What a claim about a KL
-curve takes for vanished or alive is a constant below. A run that ended before its KL weight had come to its
-end leaves open whatever is claimed of its system: that one was not trained for the bound it is measured by.
+curve takes for vanished or alive is a constant below. The KL of a latent that is not used (``use.Use``)
+counts as none. A run that ended before its KL weight had come to its end leaves open whatever is claimed of
+its system: that one was not trained for the bound it is measured by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from vhcr.report.evidence import Evidence
+from vhcr.report.evidence import USED_KL, Evidence
 from vhcr.report.results import EMBEDDING_METRICS, Run, number
 from vhcr.report.systems import label
+from vhcr.report.use import LEVELS, UNHEARD, UNINFORMED, VANISHED, Level, judged, unused
 from vhcr.results.statistics import Interval
 
 Verdict = Literal["supported", "not supported", "undecided", "not run"]
 
-VANISHED = 0.02  # nats per word: under a quarter of a nat for an utterance of ten words
 ALIVE = 0.05  # nats per word; the smallest KL in the paper's Table 1 is 0.113 (Ubuntu, VHRED)
 FALLING = 0.1  # share of a KL that may be lost over the last quarter of training and still be stable
 FEWEST_VALIDATIONS = 4  # over which a KL can be said to have vanished, or to last
@@ -86,7 +87,8 @@ def _need(evidence: Evidence, *systems: str) -> Finding | None:
 
 def _compare(evidence: Evidence, system: str, other: str, key: str, sign: int) -> Finding:
     """Is ``sign`` x (system - other) > 0?"""
-    return _when_annealed(evidence, (system, other), _side(evidence, system, other, key, sign))
+    found = _when_annealed(evidence, (system, other), _side(evidence, system, other, key, sign))
+    return _when_use_is_known(evidence, (system, other), found) if key == USED_KL else found
 
 
 def _side(evidence: Evidence, system: str, other: str, key: str, sign: int) -> Finding:
@@ -108,6 +110,29 @@ def _when_annealed(evidence: Evidence, systems: Sequence[str], finding: Finding)
     return Finding("undecided", finding.evidence + _reached(min(weights)))
 
 
+def _when_use_is_known(evidence: Evidence, systems: Sequence[str], finding: Finding) -> Finding:
+    """``finding`` and which KLs it does not count; an open one where a run's use of a KL was not measured."""
+    runs = [run for system in systems for run in evidence.results.of(system)]
+    text = "; ".join((finding.evidence, *filter(None, map(_not_counted, runs))))
+    if open_ones := [run.name for run in runs if _use_is_open(run)]:
+        unknown = f"whether it is used was not measured of {' and '.join(open_ones)}"
+        return Finding("undecided", f"{text}; {unknown}")
+    return Finding(finding.verdict, text)
+
+
+def _use_is_open(run: Run) -> bool:
+    """Whether nothing tells if a latent is used whose KL has not vanished."""
+    return any(one.is_used is None for one in judged(run).values())
+
+
+def _not_counted(run: Run) -> str:
+    """Which of a run's KLs count as none, and why; empty where none does."""
+    return "; ".join(
+        f"{run.name}: the KL of z_{level} ({run.value(f'kl_{level}_per_word'):.3f}) does not count: {one}"
+        for level, one in unused(run).items()
+    )
+
+
 def _reached(weight: float) -> str:
     return f" (KL weight only reached {weight:.2f})"
 
@@ -120,13 +145,20 @@ def _all_compare(evidence: Evidence, pairs: Sequence[tuple[str, str]], key: str,
     return Finding(_together([f.verdict for f in findings]), "; ".join(f.evidence for f in findings))
 
 
-def kl_course(run: Run) -> list[tuple[float, float]]:
-    """(step, KL in nats per word) of the validation split over training, without gaps."""
-    curves = run.curves
-    if "kl_per_word" not in curves:
+def kl_course(run: Run, without: Iterable[Level] = ()) -> list[tuple[float, float]]:
+    """(step, KL in nats per word) of the validation split over training, without gaps.
+
+    The KL of the latents ``without`` is left out.
+    """
+    names = ("step", "split", "kl_per_word", *(f"kl_{level}_per_word" for level in without))
+    if not set(names) <= set(run.curves):
         return []
-    rows = zip(curves["step"], curves["split"], curves["kl_per_word"], strict=True)
-    return [(step, kl) for step, split, kl in rows if split == "validation" and None not in (step, kl)]
+    rows = zip(*(run.curves[name] for name in names), strict=True)
+    return [
+        (step, kl - sum(ignored))
+        for step, split, kl, *ignored in rows
+        if split == "validation" and None not in (step, kl, *ignored)
+    ]
 
 
 def _early_weight(run: Run) -> float | None:
@@ -150,7 +182,7 @@ def _kl_end(evidence: Evidence, system: str) -> tuple[list[str], list[Verdict]]:
     texts: list[str] = []
     verdicts: list[Verdict] = []
     for run in evidence.results.of(system):
-        course = kl_course(run)
+        course = kl_course(run, without=unused(run))
         if not course:
             texts.append(f"{run.name}: no curve")
             verdicts.append("undecided")
@@ -164,11 +196,14 @@ def _kl_end(evidence: Evidence, system: str) -> tuple[list[str], list[Verdict]]:
             text += _reached(weight)
         if len(course) < FEWEST_VALIDATIONS:
             text += f" (too short a run to tell: validated {len(course)} times)"
-        texts.append(text)
+        known = last < VANISHED or not _use_is_open(run)
+        if not known:
+            text += " (whether it is used was not measured)"
+        texts.append("; ".join(filter(None, (text, _not_counted(run)))))
         verdict: Verdict = "undecided"
         if long_enough and last < VANISHED:
             verdict = "supported"
-        elif long_enough and last >= ALIVE and change is not None and change > -FALLING:
+        elif long_enough and known and last >= ALIVE and change is not None and change > -FALLING:
             verdict = "not supported"
         verdicts.append(verdict)
     return texts, verdicts
@@ -229,7 +264,7 @@ def _hred_lowest(evidence: Evidence) -> Finding:
 def _bow_extreme(evidence: Evidence) -> Finding:
     others = [s for s in evidence.results.systems if s in _IN_TABLES and s not in ("hred", "vhred-bow")]
     pairs = [("vhred-bow", other) for other in others or ["vhred"]]
-    kl, nll = (_all_compare(evidence, pairs, key, +1) for key in ("kl_per_word", _NLL))
+    kl, nll = (_all_compare(evidence, pairs, key, +1) for key in (USED_KL, _NLL))
     return Finding(_together([kl.verdict, nll.verdict]), "; ".join([*_named("KL", kl), *_named("NLL", nll)]))
 
 
@@ -241,20 +276,22 @@ def _both_levels(evidence: Evidence) -> Finding:
     if missing := _need(evidence, "vhcr-ud"):
         return missing
     texts, verdicts = [], []
-    for name, key in (("z_conv", "kl_conv_per_word"), ("z_utt", "kl_utt_per_word")):
-        interval = evidence.interval("vhcr-ud", key)
+    for level in LEVELS:
+        interval = evidence.interval("vhcr-ud", f"kl_{level}_per_word")
         if interval is None:
             return Finding("undecided", "the runs lack numbers per conversation")
+        runs = evidence.results.of("vhcr-ud")
         verdict: Verdict = (
-            "supported"
-            if interval.low >= VANISHED
-            else "not supported"
-            if interval.high < VANISHED
+            "not supported"
+            if interval.high < VANISHED or all(level in unused(run) for run in runs)
+            else "supported"
+            if interval.low >= VANISHED and not any(level in unused(run) for run in runs)
             else "undecided"
         )
         verdicts.append(verdict)
-        texts.append(f"{name} {interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]")
-    return _when_annealed(evidence, ("vhcr-ud",), Finding(_together(verdicts), "; ".join(texts)))
+        texts.append(f"z_{level} {interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]")
+    found = _when_annealed(evidence, ("vhcr-ud",), Finding(_together(verdicts), "; ".join(texts)))
+    return _when_use_is_known(evidence, ("vhcr-ud",), found)
 
 
 def _vhcr_best_responses(evidence: Evidence) -> Finding:
@@ -326,7 +363,7 @@ def _better_and_alive(evidence: Evidence) -> Finding:
     texts: list[str] = []
     verdicts: list[Verdict] = []
     for system in evidence.results.systems:
-        kl = evidence.interval(system, "kl_per_word")
+        kl = evidence.interval(system, USED_KL)
         difference = evidence.difference(system, "hred", "importance_weighted")
         if system == "hred" or kl is None or difference is None or kl.high < VANISHED:
             continue
@@ -338,6 +375,7 @@ def _better_and_alive(evidence: Evidence) -> Finding:
         )
         text = f"{label(system)} vs HRED: {signed(difference)} at a KL of {kl.estimate:.3f}"
         found = _when_annealed(evidence, (system,), Finding(_together([beaten, used]), text))
+        found = _when_use_is_known(evidence, (system,), found)
         verdicts.append(found.verdict)
         texts.append(found.evidence)
     if not texts:
@@ -357,11 +395,16 @@ _ANNEALED = "Open where a run ended while its KL weight was still to rise."
 _BOOTSTRAP_RULE = (
     f"The 95 % interval of each paired difference, in nats per word, lies on the claimed side. {_ANNEALED}"
 )
+_USE_RULE = (
+    f"The KL of a latent that is not used counts as none: its mutual information is under {UNINFORMED} nats, "
+    f"or another's z costs the decoder less than {UNHEARD} nats a word. Open where that was not measured."
+)
+_KL_RULE = f"{_BOOTSTRAP_RULE} {_USE_RULE}"
 _TABLE_RULE = f"Of the systems of Table 1. {_BOOTSTRAP_RULE}"
 _VANISH_RULE = (
     f"At the last validation, with the KL weight at 1, the KL is under {VANISHED} nats a word (supported), "
     f"or at least {ALIVE} and not down by more than {FALLING:.0%} over the last quarter of training (not "
-    "supported); all seeds agree."
+    f"supported); all seeds agree. {_USE_RULE}"
 )
 
 _CLAIMS: tuple[tuple[str, str, str, Callable[[Evidence], Finding], tuple[str, ...] | None], ...] = (
@@ -398,7 +441,7 @@ _CLAIMS: tuple[tuple[str, str, str, Callable[[Evidence], Finding], tuple[str, ..
         "A decoder that sees z_utt alone degenerates too, its priors shrinking to points",
         "Fig. 2, section 3.4",
         f"The ratio E[var] / Var(mu) of the prior is under {NARROW} and the KL vanishes, in all seeds; not "
-        f"supported where the ratio stays above 1 or the KL stays. {_ANNEALED}",
+        f"supported where the ratio stays above 1 or the KL stays. {_USE_RULE} {_ANNEALED}",
         _prior_narrows,
         None,
     ),
@@ -407,35 +450,35 @@ _CLAIMS: tuple[tuple[str, str, str, Callable[[Evidence], Finding], tuple[str, ..
         "Fig. 4, section 3.5",
         f"At the last validation, with the KL weight at 1, the KL is at least {ALIVE} nats a word and not "
         f"down by more than {FALLING:.0%} over the last quarter of training; not supported where it is under "
-        f"{VANISHED}; all seeds agree.",
+        f"{VANISHED}; all seeds agree. {_USE_RULE}",
         _stays,
         None,
     ),
     (
         "VHCR with utterance drop uses its latents more than VHRED and VHRED + w.d",
         "Table 2",
-        _BOOTSTRAP_RULE,
-        lambda e: _all_compare(e, [("vhcr-ud", "vhred"), ("vhcr-ud", "vhred-wd")], "kl_per_word", +1),
+        _KL_RULE,
+        lambda e: _all_compare(e, [("vhcr-ud", "vhred"), ("vhcr-ud", "vhred-wd")], USED_KL, +1),
         None,
     ),
     (
         "Without utterance drop, VHCR uses its latents less",
         "Section 3.5",
-        _BOOTSTRAP_RULE,
-        lambda e: _all_compare(e, [("vhcr", "vhcr-ud")], "kl_per_word", -1),
+        _KL_RULE,
+        lambda e: _all_compare(e, [("vhcr", "vhcr-ud")], USED_KL, -1),
         None,
     ),
     (
         "VHCR encodes information in z_conv as well as in z_utt",
         "Table 2",
-        f"The 95 % intervals of both KL terms lie above {VANISHED} nats a word. {_ANNEALED}",
+        f"The 95 % intervals of both KL terms lie above {VANISHED} nats a word. {_USE_RULE} {_ANNEALED}",
         _both_levels,
         None,
     ),
     (
         "Bag-of-words loss gives the highest KL, at the cost of the highest NLL",
         "Table 1",
-        _TABLE_RULE,
+        f"{_TABLE_RULE} {_USE_RULE}",
         _bow_extreme,
         None,
     ),
@@ -480,7 +523,7 @@ _CLAIMS: tuple[tuple[str, str, str, Callable[[Evidence], Finding], tuple[str, ..
         "Beyond the paper",
         f"By its importance-weighted bound on the same conversations, its 95 % interval lies below HRED's "
         f"exact NLL, and that of its KL is at {WELL_USED} nats a word or more. Systems whose KL has "
-        f"vanished are left out. {_ANNEALED}",
+        f"vanished are left out. {_USE_RULE} {_ANNEALED}",
         _better_and_alive,
         None,
     ),

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vhcr.report.results import Results, Run, Sums
+from vhcr.report.use import unused
 from vhcr.results.statistics import Interval, MeanAndDeviation, Resampled, mean_and_deviation, resample
 
 LOWER_IS_BETTER = frozenset({"nll_per_word", "reconstruction_per_word", "importance_weighted"})
-LIKELIHOODS = LOWER_IS_BETTER | {"kl_per_word", "kl_conv_per_word", "kl_utt_per_word"}
+USED_KL = "used_kl_per_word"  # the KL of those latents alone that are used
+LIKELIHOODS = LOWER_IS_BETTER | {"kl_per_word", "kl_conv_per_word", "kl_utt_per_word", USED_KL}
 
 
 class Evidence:
@@ -122,12 +124,27 @@ class Evidence:
         return self._each[name]
 
     def _resample_run(self, run: Run, key: str) -> Resampled | None:
+        if key == USED_KL:
+            return self._resample_used_kl(run)
         if key not in run.sums:
             return run.resampled.get(key)
         top, bottom = _columns(run.sums[key], self._common(key))
         if bottom.shape[-1] == 0 or not (bottom.sum(axis=-1) > 0).all():
             return None
         return resample(top[None], bottom[None], num_samples=self.num_samples, seed=self.seed)
+
+    def _resample_used_kl(self, run: Run) -> Resampled | None:
+        whole = self.resampled(run, "kl_per_word")
+        for level in unused(run):
+            part = self.resampled(run, f"kl_{level}_per_word")
+            if whole is None or part is None or not whole.pairs_with(part):
+                return None
+            whole = replace(
+                whole,
+                estimate=whole.estimate - part.estimate,
+                replicates=whole.replicates - part.replicates,
+            )
+        return whole
 
     def _common(self, key: str) -> list[str]:
         """Conversations that every run with this number has: all of them, unless protocols differ."""
