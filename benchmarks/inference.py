@@ -1,8 +1,9 @@
-"""Parts about trained models: the importance-weighted bound, and decoding."""
+"""Parts about trained models: the importance-weighted bound, decoding, and answering requests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +14,14 @@ from benchmarks.measure import Clock, Part, alternate
 from vhcr.batch import Conversations, pack
 from vhcr.evaluation.likelihood import log_weights
 from vhcr.generation.respond import Responder
+from vhcr.generation.text import hear_all
 from vhcr.models import VHCR, Noise
 from vhcr.models.gaussian import sampled_kl
 from vhcr.models.objective import elbo
 from vhcr.params import GenerationParams
-from vhcr.tokenisation.vocabulary import EOS
+from vhcr.serving.answer import Answerer
+from vhcr.tokenisation.vocabulary import EOS, SPECIALS, Vocabulary
+from vhcr.training.run import RunParams, TrainedRun
 
 
 def importance(
@@ -175,6 +179,62 @@ def decoding(
         "x",
         note="that computes every logit, as a beam must",
     )
+    return part
+
+
+def serving(
+    setting: Setting,
+    data: Conversations,
+    name: str,
+    repeats: int,
+    clock: Clock,
+    num_contexts: int = 64,
+    num_turns: int = 2,
+) -> Part:
+    """One request with many contexts, against generation alone and against as many requests of one."""
+    settings = {"contexts": num_contexts, "turns": num_turns, "clock": clock.kind}
+    part = Part(f"serving-{setting.name}", {**setting.describe(name), **settings})
+    model = setting.model().eval()
+    words = Vocabulary(
+        [*SPECIALS, *(f"w{number}" for number in range(setting.vocabulary_size - len(SPECIALS)))]
+    )
+    run = TrainedRun(
+        Path(),
+        {},
+        RunParams(model=setting.model_params, system=setting.system, training=setting.training),
+        words,
+        model,
+    )
+    answerer = Answerer.of(run, setting.generation)
+    contexts = [data.utterances(index) for index in Chosen(data, num_contexts).indices(0)]
+    texts = [[" ".join(f"w{number}" for number in ids[:-1]) or "w0" for ids in turns] for turns in contexts]
+    heard = [hear_all(context, words, setting.generation.max_words) for context in texts]
+    speaker = Responder(model, setting.generation, Noise(0))
+    talkative(model, lambda: [turns[0] for turns in speaker.respond(heard).token_ids])
+
+    asked = {"num_turns": num_turns}
+    seconds = alternate(
+        {
+            "request": lambda _: answerer.answer(texts, asked),
+            "generation": lambda _: speaker.respond(heard, num_turns, index=[0] * num_contexts),
+            "single": lambda _: [answerer.answer([context], asked) for context in texts],
+        },
+        repeats,
+        clock,
+    )
+    what = f"{num_contexts} contexts x {num_turns} turns in one request"
+    for kind, against, target in (
+        ("generation", "generation alone", "≥ 0.9"),
+        ("single", "as many requests", ""),
+    ):
+        part.add(
+            f"{what}, against {against}",
+            seconds["request"],
+            "s",
+            baseline=seconds[kind],
+            ratio=seconds[kind] / seconds["request"],
+            target=target,
+        )
     return part
 
 

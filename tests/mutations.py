@@ -77,6 +77,7 @@ TEST_RECURRENT = MODELS + "test_recurrent.py"
 TEST_BATCH = "tests/test_batch.py"
 DECODE = "vhcr/generation/decode.py"
 RESPOND = "vhcr/generation/respond.py"
+ANSWER = "vhcr/serving/answer.py"
 LIKELIEST = "vhcr/generation/likeliest.py"
 CONTROL = "vhcr/generation/control.py"
 RESPONSES = "vhcr/evaluation/responses.py"
@@ -115,6 +116,7 @@ TEST_LIKELIHOOD = "tests/evaluation/test_likelihood.py"
 CHAT = "vhcr/generation/chat.py"
 TEST_DECODE = "tests/generation/test_decode.py"
 TEST_RESPOND = "tests/generation/test_respond.py"
+TEST_ANSWER = "tests/serving/test_answer.py"
 TEST_LIKELIEST = "tests/generation/test_likeliest.py"
 TEST_CONTROL = "tests/generation/test_control.py"
 TEST_CHAT = "tests/generation/test_chat.py"
@@ -291,13 +293,18 @@ MUTATIONS: list[Mutation] = [
     _m("z_utt and z_conv swapped at the decoder", RESPOND, "self.model.decoder_start(heard.h_cxt, *z_utt, *heard.z_conv)", "self.model.decoder_start(heard.h_cxt, *heard.z_conv, *z_utt)", TEST_RESPOND),
     _m("posterior and prior of z_conv swapped", RESPOND, 'from_prior=self.params.z_conv_from == "prior"', 'from_prior=self.params.z_conv_from != "prior"', TEST_RESPOND),
     _m("z_utt without its scale", RESPOND, "heard.h_cxt, self.latent_scale * eps", "heard.h_cxt, eps", TEST_RESPOND),
-    _m("answers in the order of length", RESPOND, "parts.append(_reordered(self.go_on(self.listen(batch), num_turns), order))", "parts.append(self.go_on(self.listen(batch), num_turns))", TEST_RESPOND),
+    _m("answers in the order of length", RESPOND, "back = torch.tensor(order, dtype=torch.int64).argsort()", "back = torch.arange(len(order))", TEST_RESPOND),
+    _m("answers in the order of their order", RESPOND, "back = torch.tensor(order, dtype=torch.int64).argsort()", "back = torch.tensor(order, dtype=torch.int64)", TEST_RESPOND),
+    _m("a context answered under another's name", RESPOND, "key = names[places]", "key = names[: len(places)]", TEST_RESPOND),
+    _m("no bound on the words heard at once", RESPOND, "or heard + words > MAX_HEARD", "", TEST_RESPOND),
+    _m("contexts of a request keyed by their place", ANSWER, "index=[0] * len(heard)", "index=None", TEST_ANSWER),
+    _m("answers of the first context for all", ANSWER, "slice(i * params.num_samples, (i + 1) * params.num_samples)", "slice(0, params.num_samples)", TEST_ANSWER),
     _m("generation takes the mean of z_utt", VHRED, "return (self.utterance_prior(h_cxt, *z_conv).sample(eps),)", "return (self.utterance_prior(h_cxt, *z_conv).mu,)", TEST_RESPOND),
     _m("a release model begins all the same", RESPOND, "if not self.model.reading.scores_first_utterance:", "if False:", TEST_RESPOND),
     # --- control ---
-    _m("samples share the noise of z_utt", CONTROL, "sample = torch.arange(samples).repeat(len(names))", "sample = torch.zeros(samples * len(names), dtype=torch.int64)", TEST_CONTROL),
+    _m("samples share the noise of z_utt", RESPOND, "sample = torch.arange(samples).repeat(len(places))", "sample = torch.zeros(samples * len(places), dtype=torch.int64)", TEST_CONTROL),
     _m("points do not share their noise", CONTROL, "names = [0] * len(z_conv) if same_noise else range(len(z_conv))", "names = range(len(z_conv))", TEST_CONTROL),
-    _m("z_conv of samples interleaved wrongly", CONTROL, "z_conv = z_conv.repeat_interleave(samples, dim=0)", "z_conv = z_conv.repeat(samples, 1)", TEST_CONTROL),
+    _m("z_conv of samples interleaved wrongly", RESPOND, "z_conv[places].repeat_interleave(samples, dim=0)", "z_conv[places].repeat(samples, 1)", TEST_CONTROL),
     _m("spherical without its normalisation", CONTROL, "torch.sin(at * angle) * v) / torch.sin(angle)", "torch.sin(at * angle) * v)", TEST_CONTROL),
     _m("interpolation runs backwards", CONTROL, "points = (1.0 - at) * a + at * b", "points = at * a + (1.0 - at) * b", TEST_CONTROL),
     # --- chat ---

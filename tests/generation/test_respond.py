@@ -8,8 +8,9 @@ import torch
 
 from tests.generation.examples import generation, naive_greedy
 from tests.models.examples import READINGS, SYSTEMS, arrays, conversations, network, packed
-from vhcr.batch import Ints
+from vhcr.batch import Batch, Ints
 from vhcr.errors import DataError, ParameterError
+from vhcr.generation import respond
 from vhcr.generation.respond import Responder
 from vhcr.models import HRED, VHCR, Latents, Noise
 from vhcr.models.gaussian import draw_posterior, draw_prior
@@ -207,8 +208,44 @@ def test_requests_that_make_no_sense_are_refused_by_name() -> None:
             speaker.listen(batch, torch.full((2, 3), value, dtype=torch.float64))
         with pytest.raises(ParameterError, match="latent_scale = "):
             Responder(speaker.model, speaker.params, speaker.noise, latent_scale=value)
-    with pytest.raises(DataError, match="at least one turn"):
-        speaker.respond([[]])
+    with pytest.raises(DataError, match="at least one word"):
+        speaker.respond([[np.array([], dtype=np.int64)]])
+    with pytest.raises(ParameterError, match=r"shape \(1, 3\); this needs \(6, 3\)"):
+        speaker.respond(CONTEXTS, z_conv=torch.zeros(1, 3))
+
+
+def test_an_empty_context_among_others_begins_a_conversation() -> None:
+    speaker = responder("vhcr-ud", strategy="sample")
+    mixed = [CONTEXTS[4], [], CONTEXTS[0], []]
+    found = speaker.respond(mixed, 2, samples=2)
+    index, sample = torch.tensor([1, 1, 3, 3]), torch.tensor([0, 1, 0, 1])
+    begun = speaker.go_on(speaker.begin(index, sample), 2)
+    heard = speaker.respond([mixed[0], mixed[2]], 2, index=[0, 2], samples=2)
+    expected = [*heard.token_ids[:2], *begun.token_ids[:2], *heard.token_ids[2:], *begun.token_ids[2:]]
+    assert found.token_ids == expected
+    with pytest.raises(ParameterError, match="give it an opening"):
+        responder("vhcr", "release").respond(mixed)
+
+
+def test_memory_bounds_what_is_heard_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """256 contexts of 1000 turns in one request would take 90 GB at the paper's size if heard together."""
+    speaker = responder("vhcr", strategy="sample")
+    expected = speaker.respond(CONTEXTS, samples=2)
+    heard: list[int] = []
+    pack = respond.pack
+
+    def counted(contexts: list[list[Ints]], index: list[int], samples: int = 1) -> Batch:
+        batch = pack(contexts, index, samples)
+        heard.append(len(batch.token_ids))
+        return batch
+
+    monkeypatch.setattr(respond, "MAX_HEARD", 60)
+    monkeypatch.setattr(respond, "pack", counted)
+    found = speaker.respond(CONTEXTS, samples=2)
+    assert found.token_ids == expected.token_ids
+    words = [2 * sum(map(len, context)) for context in CONTEXTS]
+    assert max(heard) <= max(60, *words)
+    assert sum(heard) == sum(words)
 
 
 def test_no_context_gives_no_response() -> None:

@@ -36,7 +36,7 @@ def conversations(
     if count < 1:
         raise ParameterError(f"{count} conversations were asked for; at least 1 can be generated")
     z_conv = prior_z_conv(responder, count) if responder.model.z_conv_size else None
-    return _converse(responder, range(count), z_conv, num_turns, samples, opening)
+    return responder.respond([_context(opening)] * count, num_turns, samples=samples, z_conv=z_conv)
 
 
 def from_z_conv(
@@ -60,28 +60,13 @@ def from_z_conv(
             positive.
     """
     names = [0] * len(z_conv) if same_noise else range(len(z_conv))
-    return _converse(responder, names, z_conv, num_turns, samples, opening)
+    contexts = [_context(opening)] * len(names)
+    return responder.respond(contexts, num_turns, index=names, samples=samples, z_conv=z_conv)
 
 
-def _converse(
-    responder: Responder,
-    names: Sequence[int],
-    z_conv: Tensor | None,
-    num_turns: int,
-    samples: int,
-    opening: Sequence[int] | None,
-) -> Continuation:
-    """``samples`` conversations for each name and its row of ``z_conv``."""
-    if samples < 1:
-        raise ParameterError(f"{samples} samples were asked for; at least 1 can be generated")
-    if z_conv is not None:
-        z_conv = z_conv.repeat_interleave(samples, dim=0)
-    if opening is not None:
-        batch = pack([[np.asarray(opening)]] * len(names), names, samples)
-        return responder.go_on(responder.listen(batch, z_conv), num_turns)
-    index = torch.tensor(names).repeat_interleave(samples)
-    sample = torch.arange(samples).repeat(len(names))
-    return responder.go_on(responder.begin(index, sample, z_conv), num_turns)
+def _context(opening: Sequence[int] | None) -> list[Ints]:
+    """What comes before a conversation: nothing, or the opening utterance."""
+    return [] if opening is None else [np.asarray(opening)]
 
 
 def prior_z_conv(responder: Responder, count: int, first: int = 0) -> Tensor:

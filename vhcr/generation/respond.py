@@ -8,7 +8,7 @@ turn, so a response depends neither on its batch nor on how many turns are gener
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -24,6 +24,8 @@ from vhcr.generation.likeliest import Speaker
 from vhcr.generation.limits import MAX_LATENT, MAX_LATENT_SCALE
 from vhcr.models import HRED, Noise
 from vhcr.params import GenerationParams
+
+MAX_HEARD = 2**15  # words of contexts heard at once: memory stays bounded however long they are
 
 
 @dataclass(frozen=True)
@@ -205,32 +207,42 @@ class Responder:
         *,
         index: Sequence[int] | None = None,
         samples: int = 1,
+        z_conv: Tensor | None = None,
         at_once: int = 512,
     ) -> Continuation:
         """``samples`` continuations of each context, ``num_turns`` long, in the order of ``contexts``.
 
         Continuation ``i * samples + k`` is the ``k``-th of context ``i``. A context is a list of utterances,
-        each an array of token ids ending with EOS. ``index`` (default: 0, 1, ...) names the contexts for
-        good: their draws are keyed by it. ``at_once`` continuations are computed together; it changes no
-        result.
+        each an array of token ids ending with EOS; an empty one begins a conversation. ``index`` (default:
+        0, 1, ...) names the contexts for good: their draws are keyed by it, so contexts of one name share
+        their noise. A given ``z_conv`` [contexts, latent] is used instead of a drawn one. ``at_once``
+        continuations are computed together; it changes no result.
 
         Raises:
-            ParameterError: ``num_turns`` or ``samples`` is not positive.
-            DataError: a context has no turn, or an empty one.
+            ParameterError: ``num_turns`` or ``samples`` is not positive; or as ``listen`` and ``begin``.
+            DataError: a context has an empty utterance.
         """
         if samples < 1:
             raise ParameterError(f"{samples} samples were asked for; at least 1 can be generated")
-        names = list(range(len(contexts)) if index is None else index)
-        step = max(1, at_once // samples)
+        names = torch.arange(len(contexts)) if index is None else torch.tensor(index, dtype=torch.int64)
+        if z_conv is not None:
+            z_conv = self._checked(z_conv, len(contexts))
+        # Longest first, the order in which ``pack`` lays a batch out.
+        order = sorted(range(len(contexts)), key=lambda place: -len(contexts[place]))
         parts = []
-        for first in range(0, len(contexts), step):
-            here = slice(first, first + step)
-            batch = pack(contexts[here], names[here], samples)
-            # A batch stands in order of length; stable, as pack sorts.
-            turns = np.repeat([len(context) for context in contexts[here]], samples)
-            order = torch.from_numpy(np.argsort(np.argsort(-turns, kind="stable"), kind="stable"))
-            parts.append(_reordered(self.go_on(self.listen(batch), num_turns), order))
-        return _joined(parts)
+        for places in _answered_together(contexts, order, samples, at_once):
+            key = names[places]
+            given = None if z_conv is None else z_conv[places].repeat_interleave(samples, dim=0)
+            if contexts[places[0]]:
+                batch = pack([contexts[place] for place in places], key.tolist(), samples)
+                heard = self.listen(batch, given)
+            else:
+                sample = torch.arange(samples).repeat(len(places))
+                heard = self.begin(key.repeat_interleave(samples), sample, given)
+            parts.append(self.go_on(heard, num_turns))
+        back = torch.tensor(order, dtype=torch.int64).argsort()
+        copies = torch.arange(samples)
+        return _reordered(_joined(parts), (samples * back[:, None] + copies).flatten())
 
     def _checked(self, z_conv: Tensor, count: int) -> Tensor:
         size = self.model.z_conv_size
@@ -247,6 +259,24 @@ class Responder:
                 f"{MAX_LATENT:g}"
             )
         return z_conv.to(device=self.device, dtype=self.dtype)
+
+
+def _answered_together(
+    contexts: Sequence[Sequence[Ints]], order: Sequence[int], samples: int, at_once: int
+) -> Iterator[list[int]]:
+    """The places of ``order`` in groups that memory holds; of a group all contexts are empty, or none is."""
+    group: list[int] = []
+    heard = 0
+    for place in order:
+        words = samples * sum(map(len, contexts[place]))
+        full = (len(group) + 1) * samples > at_once or heard + words > MAX_HEARD
+        if group and (full or bool(contexts[place]) != bool(contexts[group[0]])):
+            yield group
+            group, heard = [], 0
+        group.append(place)
+        heard += words
+    if group:
+        yield group
 
 
 def _reordered(continuation: Continuation, order: Tensor) -> Continuation:

@@ -8,7 +8,7 @@ import numpy as np
 
 from vhcr.batch import Ints
 from vhcr.errors import ParameterError
-from vhcr.tokenisation.tokeniser import detokenise, tokenise
+from vhcr.tokenisation.tokeniser import detokenise, tokenise_all
 from vhcr.tokenisation.vocabulary import Vocabulary
 
 
@@ -18,14 +18,32 @@ def hear(text: str, vocabulary: Vocabulary, max_words: int) -> Ints:
     Raises:
         ParameterError: there is no word in ``text``, or it holds what is no character.
     """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # a stray byte of an argument, or half a surrogate pair, which JSON can spell
-        raise ParameterError(f"{text!r} cannot be written as UTF-8") from None
-    words = tokenise(text)
-    if not words:
-        raise ParameterError(f"there is no word in {text!r}")
-    return np.asarray(vocabulary.encode(words[: max_words - 1], end=True), dtype=np.int64)
+    return hear_all([text], vocabulary, max_words)[0]
+
+
+def hear_all(
+    texts: Sequence[str], vocabulary: Vocabulary, max_words: int, names: Sequence[str] | None = None
+) -> list[Ints]:
+    """``hear`` of many utterances, in the time of a few; ``names`` say in a complaint which it is about.
+
+    Raises:
+        ParameterError: as ``hear``, of the first text that is wrong.
+    """
+    where = [""] * len(texts) if names is None else [f"{name}: " for name in names]
+    for name, text in zip(where, texts, strict=True):
+        try:
+            text.encode("utf-8")
+        except (
+            UnicodeEncodeError
+        ):  # a stray byte of an argument, or half a surrogate pair, which JSON can spell
+            raise ParameterError(f"{name}{text!r} cannot be written as UTF-8") from None
+    heard = []
+    for name, text, words in zip(where, texts, tokenise_all(texts), strict=True):
+        if not words:
+            raise ParameterError(f"{name}there is no word in {text!r}")
+        ids = vocabulary.encode(words[: max_words - 1], end=True)
+        heard.append(np.asarray(ids, dtype=np.int64))
+    return heard
 
 
 def tell(token_ids: Sequence[int], vocabulary: Vocabulary) -> str:

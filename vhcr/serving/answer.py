@@ -9,14 +9,13 @@ from typing import Annotated, Any
 import pydantic
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from vhcr.batch import Ints, pack
+from vhcr.batch import Ints
 from vhcr.errors import ParameterError
 from vhcr.generation.limits import MAX_LATENT, MAX_LATENT_SCALE, MAX_SEED
 from vhcr.generation.respond import Continuation, Responder
 from vhcr.generation.strategy import refuse_unused
-from vhcr.generation.text import hear, tell
+from vhcr.generation.text import hear_all, tell
 from vhcr.models import Noise
 from vhcr.params import GenerationParams
 from vhcr.training.run import TrainedRun
@@ -105,50 +104,46 @@ class Answerer:
                 f"{len(contexts)} contexts x {params.num_samples} samples x {params.num_turns} turns are "
                 f"{size} utterances; at most {MAX_ANSWERS} are made for one request"
             )
-        heard = [self._heard(context, place) for place, context in enumerate(contexts)]
+        heard = self._heard(contexts)
         generation = GenerationParams(**params.model_dump(include=set(GenerationParams.model_fields)))
         speaker = Responder(self.run.model, generation, Noise(params.seed), params.latent_scale)
-        return [self._said(_converse(speaker, context, params), params) for context in heard]
-
-    def _heard(self, context: Any, place: int) -> list[Ints]:
-        if isinstance(context, str) or not isinstance(context, Sequence):
-            raise ParameterError(
-                f'context {place}: {context!r} is no list of utterances; write ["hello", "hi there"]'
-            )
-        if len(context) > MAX_CONTEXT_TURNS:
-            raise ParameterError(
-                f"context {place} has {len(context)} turns; at most {MAX_CONTEXT_TURNS} are taken"
-            )
-        spoken = []
-        for turn, text in enumerate(context):
-            if not isinstance(text, str):
-                raise ParameterError(f"context {place}, turn {turn}: {text!r} is no text")
-            try:
-                spoken.append(hear(text, self.run.vocabulary, self.defaults.max_words))
-            except ParameterError as error:
-                raise ParameterError(f"context {place}, turn {turn}: {error}") from None
-        return spoken
-
-    def _said(self, made: Continuation, params: AnswerParams) -> Answer:
-        turns = [[tell(ids, self.run.vocabulary) for ids in said] for said in made.token_ids]
-        assert made.log_probs is not None  # a Responder computes them unless told otherwise
-        z_conv = made.z_conv.tolist() if params.return_z_conv and made.z_conv is not None else None
-        return Answer(response=turns[0][0], turns=turns, log_probs=made.log_probs.tolist(), z_conv=z_conv)
-
-
-def _converse(speaker: Responder, context: list[Ints], params: AnswerParams) -> Continuation:
-    """All samples after one context. Its draws are keyed by the sample alone: every context is number 0."""
-    z_conv: Tensor | None = None
-    if params.z_conv:
-        z_conv = torch.tensor(
-            [params.z_conv] * params.num_samples, dtype=speaker.dtype, device=speaker.device
+        given = torch.tensor(params.z_conv, dtype=speaker.dtype) if params.z_conv else None
+        # Draws are keyed by the sample alone: every context is number 0.
+        made = speaker.respond(
+            heard,
+            params.num_turns,
+            index=[0] * len(heard),
+            samples=params.num_samples,
+            z_conv=None if given is None else given.expand(len(heard), -1),
         )
-    if context:
-        heard = speaker.listen(pack([context], [0], params.num_samples), z_conv)
-    else:
-        samples = torch.arange(params.num_samples)
-        heard = speaker.begin(torch.zeros_like(samples), samples, z_conv)
-    return speaker.go_on(heard, params.num_turns)
+        each = [slice(i * params.num_samples, (i + 1) * params.num_samples) for i in range(len(heard))]
+        return [self._said(made, here, params) for here in each]
+
+    def _heard(self, contexts: Sequence[Any]) -> list[list[Ints]]:
+        """The token ids of each context's utterances; all texts are split into words at once."""
+        for place, context in enumerate(contexts):
+            if isinstance(context, str) or not isinstance(context, Sequence):
+                raise ParameterError(
+                    f'context {place}: {context!r} is no list of utterances; write ["hello", "hi there"]'
+                )
+            if len(context) > MAX_CONTEXT_TURNS:
+                raise ParameterError(
+                    f"context {place} has {len(context)} turns; at most {MAX_CONTEXT_TURNS} are taken"
+                )
+        texts = [text for context in contexts for text in context]
+        names = [f"context {i}, turn {j}" for i, context in enumerate(contexts) for j in range(len(context))]
+        for name, text in zip(names, texts, strict=True):
+            if not isinstance(text, str):
+                raise ParameterError(f"{name}: {text!r} is no text")
+        spoken = iter(hear_all(texts, self.run.vocabulary, self.defaults.max_words, names))
+        return [[next(spoken) for _ in context] for context in contexts]
+
+    def _said(self, made: Continuation, here: slice, params: AnswerParams) -> Answer:
+        turns = [[tell(ids, self.run.vocabulary) for ids in said] for said in made.token_ids[here]]
+        assert made.log_probs is not None  # a Responder computes them unless told otherwise
+        z_conv = made.z_conv[here].tolist() if params.return_z_conv and made.z_conv is not None else None
+        log_probs = made.log_probs[here].tolist()
+        return Answer(response=turns[0][0], turns=turns, log_probs=log_probs, z_conv=z_conv)
 
 
 def _plain(error: Any) -> str:

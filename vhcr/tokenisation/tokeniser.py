@@ -72,9 +72,13 @@ def words(text: pl.Expr) -> pl.Expr:
 
 
 def tokenise(text: str) -> list[str]:
-    """The words of one text; the same expression that stage tokenise evaluates on whole columns."""
-    found: list[str] = pl.select(words(pl.lit(text, dtype=pl.String))).item().to_list()
-    return found
+    """The words of one text."""
+    return tokenise_all([text])[0]
+
+
+def tokenise_all(texts: Sequence[str]) -> list[list[str]]:
+    """The words of each text; the same expression that stage tokenise evaluates on whole columns."""
+    return pl.select(words(pl.lit(pl.Series(texts, dtype=pl.String)))).to_series().to_list()
 
 
 def detokenise(words: Sequence[str]) -> str:
