@@ -58,6 +58,7 @@ def paper() -> Setting:
             utterance_drop=0.25,
             bag_of_words_weight=0.0,
             decoder_sees_context=True,
+            decoder_conditioning="initial_state",
             free_bits_utt=0.0,
             free_bits_conv=0.0,
             kl_cycles=1,

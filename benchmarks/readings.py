@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vhcr.provenance import code_version, machine, versions
 
     every = Params.load()
-    params, system = every.corpus(arguments.corpus), every.system(arguments.system)
+    params, system = every.corpus(arguments.corpus), every.system(arguments.system, arguments.corpus)
     if arguments.max_steps is not None:
         training = params.training.model_copy(update={"max_steps": arguments.max_steps})
         params = params.model_copy(update={"training": training})
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     or not layout.trained(arguments.corpus, names[variant], seed).exists()
                 ):
                     continue
-                read = every.system(names[variant])
+                read = every.system(names[variant], arguments.corpus)
                 found = trained(arguments.corpus, names[variant], seed, params, read)
             else:
                 found = train(variants()[variant], arguments.corpus, params, system, seed)

@@ -122,7 +122,7 @@ def of(settings: TrainSettings, root: Path | str = ".") -> Room:
         }
     )
     params = params.changed({"corpora": {settings.corpus: _absolute(params, settings.corpus, root)}})
-    corpus, system = params.corpus(settings.corpus), params.system(settings.system)
+    corpus, system = params.corpus(settings.corpus), params.system(settings.system, settings.corpus)
     digest = fingerprint(corpus, system, settings.seed)[:8]
     folder = root / RUNS / settings.corpus / f"{settings.system}-{settings.seed}-{digest}"
     return Room(root, folder, settings.corpus, settings.system, settings.seed, params)

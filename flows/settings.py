@@ -117,10 +117,9 @@ def _present_values(path: tuple[str, ...]) -> str:
     params = project()
     if params is None:
         return "not to be read"
+    values = {name: _at(params.corpus(name), path) for name in params.corpora}
     if path[0] == "system":
-        values = {name: _at(params.system(name), path[1:]) for name in params.systems}
-    else:
-        values = {name: _at(params.corpus(name), path) for name in params.corpora}
+        values |= {name: _at(params.system(name), path[1:]) for name in params.systems}
     groups: dict[str, list[str]] = {}
     for name, value in values.items():
         groups.setdefault(_shown(value), []).append(name)

@@ -4,7 +4,8 @@ One conversation, one utterance, one word at a time; no batching, no packing, no
 ``vhcr.models`` but the noise (the same draws, asked for one at a time). It reads parameters by the names of
 the fast model's state, and gradients come from autograd through these loops. Where the paper is silent it
 follows the authors' program, as REFERENCE facts say: final states of both directions as h_enc, tanh in
-MLPs and in initial states, decoder conditioned through its initial state.
+MLPs and in initial states, decoder conditioned through its initial state. Where a system's decoder is
+conditioned at every step, its output layer sees the hidden state plus a linear map of the initial one.
 """
 
 from __future__ import annotations
@@ -221,10 +222,13 @@ class Reference:
             state = self.initial(
                 "decoder.from_sources", torch.cat(sources), model.decoder_size, model.decoder_layers
             )
+            skip = torch.zeros(model.decoder_size, dtype=torch.float64)
+            if system.decoder_conditioning == "every_step":
+                skip = self.weights["decoder.skip.weight"] @ torch.cat(state)
             errors = []
             for heard_word, word in zip(self.words_in(words, index, turn), words, strict=True):
                 state = self.stack("decoder.rnn", embedding[heard_word], state)
-                logits = self.linear("decoder.output.linear", state[-1])
+                logits = self.linear("decoder.output.linear", state[-1] + skip)
                 errors.append(torch.log(torch.exp(logits).sum()) - logits[word])
 
             bag = torch.zeros((), dtype=torch.float64)

@@ -225,6 +225,29 @@ def test_one_corpus_or_system_leaves_the_others_as_they_are() -> None:
     assert after.system("vhcr") == before.system("vhcr")
 
 
+def test_a_system_is_as_its_corpus_says_unless_it_says_itself() -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["corpora"]["toy"]["system"] = {"decoder_conditioning": "every_step", "word_drop": 0.125}
+
+    params = Params(changed(change))
+    assert params.system("vhred", "toy").decoder_conditioning == "every_step"
+    assert params.system("vhred", "toy").word_drop == 0.125
+    assert params.system("vhred-wd", "toy").word_drop == 0.25
+    assert params.system("vhred", "cornell") == params.system("vhred")
+    assert params.system("vhred").decoder_conditioning == "initial_state"
+    message = refused(lambda v: v["corpora"]["toy"].update(system={"decoder_conditioning": "gates"}))
+    assert "corpora.toy.system.decoder_conditioning = 'gates'" in message
+
+
+def test_the_papers_size_is_conditioned_as_in_the_paper() -> None:
+    """Eq. 8 and the authors' program: through the initial state alone; presets for CPUs do more."""
+    params = Params.load(ROOT / "params.yaml")
+    for corpus in params.corpora:
+        small = corpus == "toy" or corpus.endswith("-small")
+        expected = "every_step" if small else "initial_state"
+        assert params.system("vhcr-ud", corpus).decoder_conditioning == expected, corpus
+
+
 def test_numbers_as_people_write_them() -> None:
     """YAML reads 1e-4 as text, for want of a dot."""
     params = Params(
@@ -305,6 +328,7 @@ def test_a_fingerprint_is_the_same_on_every_day_and_machine() -> None:
         utterance_drop=0.0,
         bag_of_words_weight=0.0,
         decoder_sees_context=True,
+        decoder_conditioning="initial_state",
         free_bits_utt=0.0,
         free_bits_conv=0.5,
         kl_cycles=1,
@@ -313,8 +337,8 @@ def test_a_fingerprint_is_the_same_on_every_day_and_machine() -> None:
         inference_first_steps=0,
     )
     text = (
-        '[{"architecture":"vhcr","bag_of_words_weight":0.0,"decoder_sees_context":true,"final_kl_weight":1.0,'
-        '"free_bits_conv":0.5,"free_bits_utt":0.0,"inference_first_steps":0,"kl_cycles":1,'
+        '[{"architecture":"vhcr","bag_of_words_weight":0.0,"decoder_conditioning":"initial_state",'
+        '"decoder_sees_context":true,"final_kl_weight":1.0,"free_bits_conv":0.5,"free_bits_utt":0.0,"inference_first_steps":0,"kl_cycles":1,'
         '"posterior_batch_norm":0.0,"reading":"paper","utterance_drop":0.0,"word_drop":0.25},"toy",3]'
     )
     assert fingerprint(system, "toy", 3) == hashlib.sha256(text.encode()).hexdigest()[:16]

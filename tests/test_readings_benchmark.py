@@ -64,7 +64,7 @@ def test_runs_of_the_pipeline_are_measured_if_they_are_of_these_parameters(
     params = project.make(tmp_path, training={**project.SMALL["training"], "num_epochs": 1})
     project.prepare(params)
     train.run(params, "toy", "vhcr-ud", 0)
-    corpus, system = params.corpus("toy"), params.system("vhcr-ud")
+    corpus, system = params.corpus("toy"), params.system("vhcr-ud", "toy")
     found = readings.trained("toy", "vhcr-ud", 0, corpus, system)
     assert set(readings.MEASURES) < set(found)
     assert found["made_by"]["versions"]["torch"]

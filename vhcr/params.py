@@ -142,6 +142,9 @@ class SystemParams(Section):
         description="Weight of the bag-of-words loss beside the bound; 0 leaves it out."
     )
     decoder_sees_context: bool = Field(description="False: the decoder sees latents alone (Eq. 13).")
+    decoder_conditioning: Literal["initial_state", "every_step"] = Field(
+        description="Context and latents set the decoder's first state, or reach every word's output, too."
+    )
     free_bits_utt: Annotated[float, Field(ge=0.0)] = Field(
         description="KL of z_utt that costs nothing, in nats an utterance (Kingma et al., 2016)."
     )
@@ -239,6 +242,7 @@ class CorpusParams(Section):
     validation: ValidationParams
     embeddings: EmbeddingParams
     model: ModelParams
+    system: SystemParams = Field(description="What systems are on this corpus where they do not say.")
     training: TrainingParams
     evaluation: EvaluationParams
     generation: GenerationParams
@@ -253,6 +257,12 @@ class ActiveParams(Section):
 
 
 CORPUS_SECTIONS = tuple(CorpusParams.model_fields)
+# What leaves everything as it was before a setting existed, where that is not zero, false or absent: records
+# of older runs lack the setting.
+AT_REST: dict[str, dict[str, Any]] = {
+    "model": {"initialisation": "release"},
+    "system": {"decoder_conditioning": "initial_state", "kl_cycles": 1, "final_kl_weight": 1.0},
+}
 TOP_LEVEL = ("active", "defaults", "corpora", "systems")
 
 
@@ -323,10 +333,10 @@ class Params:
             raise ParameterError(f"{origin}: {missing[0]}: missing section")
         self._values = values
         self.active = parse(ActiveParams, values["active"], where="active", origin=origin)
-        for name in self.corpora:
-            self.corpus(name)
         for name in self.systems:
             self.system(name)
+        for name in self.corpora:
+            self.corpus(name)
         for name in self.active.corpora:
             self._defined("corpora", name)
         for name in self.active.systems:
@@ -382,12 +392,14 @@ class Params:
                 raise ParameterError(
                     f"{self.origin}: corpora.{name}.{section}: missing key (write {{}} for defaults)"
                 )
-        base = {key: value for key, value in self._values["defaults"].items() if key != "system"}
-        return parse(CorpusParams, _merge(base, own), where=f"corpora.{name}", origin=self.origin)
+        merged = _merge(self._values["defaults"], own)
+        return parse(CorpusParams, merged, where=f"corpora.{name}", origin=self.origin)
 
-    def system(self, name: str) -> SystemParams:
-        """The default system with the overrides of ``name`` laid over it."""
+    def system(self, name: str, corpus: str | None = None) -> SystemParams:
+        """The default system with the overrides of ``corpus``, then those of ``name`` laid over it."""
         base = self._values["defaults"].get("system", {})
+        if corpus is not None:
+            base = _merge(base, self._defined("corpora", corpus)["system"])
         own = self._defined("systems", name)
         return parse(SystemParams, _merge(base, own), where=f"systems.{name}", origin=self.origin)
 
@@ -400,6 +412,11 @@ class Params:
                 f"{self.origin}: {part}: {name!r} is not defined{hint}; known: {', '.join(known)}"
             )
         return known[name]
+
+
+def recorded(schema: type[T], values: Any, *, where: str = "", origin: str) -> T:
+    """As ``parse``, of what a run recorded: settings that came after it are at rest (``AT_REST``)."""
+    return parse(schema, _merge(AT_REST, values), where=where, origin=origin)
 
 
 def fingerprint(*sections: BaseModel | str | int) -> str:

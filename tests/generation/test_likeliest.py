@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.generation.examples import generation
-from tests.models.examples import network
+from tests.models.examples import CONDITIONINGS, network
 from vhcr.generation import likeliest
 from vhcr.generation.decode import WordModel, WordSearch, decode, greedy
 from vhcr.generation.likeliest import BLOCK, LikeliestWord, Speaker, integer_products
-from vhcr.models import Noise
+from vhcr.models import HRED, Noise
 from vhcr.tokenisation.vocabulary import EOS, PAD, SOS, UNK
 
 NEVER = (PAD, SOS)
@@ -147,9 +147,9 @@ def test_where_most_words_could_win_the_search_gives_up() -> None:
         assert search(torch.full((2, 64), torch.inf)) is None
 
 
-def model(scale: float = 3.0):  # type: ignore[no-untyped-def]
+def model(scale: float = 3.0, **changes: object):  # type: ignore[no-untyped-def]
     """A model in float32 whose utterances differ in length."""
-    made = network("hred", scale=scale).float().eval()
+    made = network("hred", scale=scale, **changes).float().eval()
     with torch.no_grad():
         made.decoder.output.linear.bias[EOS] += 2.0
     return made
@@ -159,9 +159,18 @@ def starts(count: int) -> Tensor:
     return states(count, size=6, scale=2.0).unsqueeze(1)
 
 
+def starts_of(speaks: HRED, count: int) -> Tensor:
+    """The states that the model's own decoder starts from."""
+    context = torch.randn(count, 5, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        return speaks.decoder.start(context.to(speaks.embedding.weight))
+
+
 @pytest.mark.usefixtures("every_layer_is_large")
-def test_greedy_by_search_says_what_the_plain_loop_says() -> None:
-    speaks, start = model(), starts(200)
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+def test_greedy_by_search_says_what_the_plain_loop_says(conditioning: str) -> None:
+    speaks = model(decoder_conditioning=conditioning)
+    start = starts_of(speaks, 200)
     speaker = Speaker(speaks)
     found = greedy(speaker, start, generation(), want_log_probs=False)
     expected = greedy(speaks.decoder, start, generation())
@@ -198,11 +207,11 @@ def test_weights_that_change_are_searched_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "beam", "sample"])
-@pytest.mark.parametrize("layers", [1, 2])
-def test_a_speaker_says_what_its_decoder_says(strategy: str, layers: int) -> None:
+@pytest.mark.parametrize(("layers", "conditioning"), [(1, "initial_state"), (2, "every_step")])
+def test_a_speaker_says_what_its_decoder_says(strategy: str, layers: int, conditioning: str) -> None:
     """Input gates once per distinct word change nothing."""
-    speaks = network("vhred", layers=layers, scale=3.0).eval()
-    start = torch.tanh(torch.randn(40, layers, 6, generator=torch.Generator().manual_seed(2))).double()
+    speaks = network("hred", layers=layers, scale=3.0, decoder_conditioning=conditioning).eval()
+    start = starts_of(speaks, 40)
     keys = [torch.arange(40) for _ in range(3)]
     found, expected = (
         decode(speaker, start, generation(strategy=strategy), NOISE, *keys)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.generation.examples import generation, naive_greedy
-from tests.models.examples import READINGS, SYSTEMS, arrays, conversations, network, packed
+from tests.models.examples import CONDITIONINGS, READINGS, SYSTEMS, arrays, conversations, network, packed
 from vhcr.batch import Batch, Ints
 from vhcr.errors import DataError, ParameterError
 from vhcr.generation import respond
@@ -19,8 +19,8 @@ from vhcr.tokenisation.vocabulary import EOS
 CONTEXTS = arrays(conversations([2, 1, 4, 3, 1, 2], seed=4))  # not in order of length
 
 
-def model_of(name: str, reading: str = "paper", layers: int = 1) -> HRED:
-    model = network(name, reading, layers=layers, scale=2.5).eval()
+def model_of(name: str, reading: str = "paper", layers: int = 1, conditioning: str = "initial_state") -> HRED:
+    model = network(name, reading, layers=layers, scale=2.5, decoder_conditioning=conditioning).eval()
     with torch.no_grad():
         model.decoder.output.linear.bias[EOS] += 2.0
     return model
@@ -36,17 +36,19 @@ def said(token_ids: list[list[int]]) -> list[Ints]:
     return [np.array(ids) for ids in token_ids]
 
 
-@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize(
+    ("reading", "conditioning"), list(zip(READINGS, reversed(CONDITIONINGS), strict=True))
+)
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_what_is_said_scores_as_training_would_score_it(name: str, reading: str) -> None:
+def test_what_is_said_scores_as_training_would_score_it(name: str, reading: str, conditioning: str) -> None:
     """context + generated turns, scored by ``forward`` with the very latents: log p of each turn agrees.
 
     So generation starts its decoder, feeds z_conv to the context RNN and keys its noise as training does.
     For VHCR the z_conv of the context alone is put in the place of that of the whole conversation.
     """
-    speaker = responder(name, reading, strategy="sample")
+    model = model_of(name, reading, conditioning=conditioning)
+    speaker = Responder(model, generation(strategy="sample"), Noise(7))
     found = speaker.respond(CONTEXTS, 3)
-    model = speaker.model
     whole = [context + said(turns) for context, turns in zip(CONTEXTS, found.token_ids, strict=True)]
     batch = packed([[ids.tolist() for ids in turns] for turns in whole])
 

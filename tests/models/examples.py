@@ -18,6 +18,7 @@ from vhcr.tokenisation.vocabulary import EOS, SPECIALS, UNK
 VOCABULARY = 11
 WORDS = [UNK, *range(len(SPECIALS), VOCABULARY)]  # what may stand inside an utterance
 READINGS = ("paper", "release")
+CONDITIONINGS = ("initial_state", "every_step")
 SYSTEMS = ("hred", "vhred", "vhred-wd", "vhred-ud", "vhred-bow", "vhred-zonly", "vhcr", "vhcr-ud")
 LATENT_SYSTEMS = tuple(name for name in SYSTEMS if name != "hred")
 DROPS: dict[str, Any] = {"word_drop": 0.4, "utterance_drop": 0.4}

@@ -15,8 +15,11 @@ NOISE = Noise(seed=3, step=7)
 # One-turn conversations, equal lengths, and names that are not the places in the batch.
 CONVERSATIONS = conversations([2, 4, 1, 2], seed=1)
 INDEX = [40, 7, 19, 3]
-EVERY_SYSTEM: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in SYSTEMS] + [
-    ("vhcr-ud", {"bag_of_words_weight": 0.7})
+EVERY_STEP = {"decoder_conditioning": "every_step"}
+EVERY_SYSTEM: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in SYSTEMS),
+    ("vhcr-ud", {"bag_of_words_weight": 0.7}),
+    *((name, EVERY_STEP) for name in ("hred", "vhred-wd", "vhred-zonly", "vhcr-ud")),
 ]
 # (layers, training): with drops on in training, and drops in the parameters but evaluation.
 SETTINGS = [(1, True), (2, True), (1, False)]
@@ -39,7 +42,7 @@ def table(scores: list[Score], name: str, turns: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize(("layers", "training"), SETTINGS)
-@pytest.mark.parametrize(("name", "changes"), EVERY_SYSTEM, ids=lambda v: v if isinstance(v, str) else len(v))
+@pytest.mark.parametrize(("name", "changes"), EVERY_SYSTEM, ids=str)
 def test_fast_model_equals_the_equations(
     name: str, changes: dict[str, Any], layers: int, training: bool, reading: str
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.examples import READINGS, SYSTEMS, Conversation, network, packed
+from tests.models.examples import CONDITIONINGS, READINGS, SYSTEMS, Conversation, network, packed
 from vhcr.models import HRED, VHCR, ModelOutput, Noise
 from vhcr.models.gaussian import DiagonalGaussian
 
@@ -97,10 +97,11 @@ def test_word_probabilities_sum_to_one(name: str) -> None:
     assert total == pytest.approx(1.0, abs=1e-12)
 
 
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
 @pytest.mark.parametrize("layers", [1, 2])
-def test_decoding_step_by_step_gives_the_teacher_forced_errors(layers: int) -> None:
+def test_decoding_step_by_step_gives_the_teacher_forced_errors(layers: int, conditioning: str) -> None:
     """With the pieces that generation uses: encode, context.step, utterance latents, decoder.step."""
-    model = network("vhcr", layers=layers).eval()
+    model = network("vhcr", layers=layers, decoder_conditioning=conditioning).eval()
     batch = packed([BEFORE])
     with torch.no_grad():
         output = model(batch, FIXED, draw=fixed_latents)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.models.examples import (
+    CONDITIONINGS,
     LATENT_SYSTEMS,
     READINGS,
     SYSTEMS,
@@ -86,7 +87,7 @@ def test_number_of_parameters_in_the_papers_setting(name: str, millions: float) 
 def test_gradients_reach_every_parameter(name: str, reading: str) -> None:
     # Training without drops leaves h_unk alone, so half of them fall.
     drops: dict[str, Any] = {"utterance_drop": 0.5} if name.endswith("-ud") else {}
-    model = network(name, reading, layers=2, **drops).train()
+    model = network(name, reading, layers=2, decoder_conditioning="every_step", **drops).train()
     output = model(packed(conversations([3, 5, 2], seed=3)), NOISE)
     objective.loss(output, 1.0, model.system.bag_of_words_weight).backward()
     idle = [
@@ -121,10 +122,11 @@ def test_what_each_system_is() -> None:
     assert has("vhcr-ud") == (True, True, False, True, False, True)
 
 
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
 @pytest.mark.parametrize("name", ["vhred-zonly", "vhcr"])
-def test_a_decoder_of_latents_alone_sees_no_context(name: str) -> None:
+def test_a_decoder_of_latents_alone_sees_no_context(name: str, conditioning: str) -> None:
     """Eq. 13: for given latents, what was said before changes no word's probability."""
-    model = network(name, decoder_sees_context=False).eval()
+    model = network(name, decoder_sees_context=False, decoder_conditioning=conditioning).eval()
     errors = []
     for first in (4, 5):
         batch = packed([[[first, 3], [6, 7, 3]]])

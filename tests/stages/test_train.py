@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from tests.generation.runs import trained_run
 from tests.stages import project
 from vhcr import layout
 from vhcr.errors import CheckpointError, DataError, ParameterError, ValidationError
@@ -50,7 +51,7 @@ def test_a_run_can_be_loaded_and_equal_seeds_give_equal_bytes(params):
     train.run(params, "toy", "vhcr-ud", 0)
     run = TrainedRun.load(folder)
     assert run.info["system"] == "vhcr-ud"
-    assert run.params.system == params.system("vhcr-ud")
+    assert run.params.system == params.system("vhcr-ud", "toy")
     assert not run.model.training
     first = contents(folder)
     assert {path.name for path in folder.iterdir()} == {*REPRODUCIBLE, "provenance.json"}
@@ -87,6 +88,18 @@ def test_killed_while_it_records_a_finished_training_is_not_made_again(params, m
         train.run(params, "toy", "vhcr-ud", 0)
     assert contents(folder) == first
     assert not list((layout.WORK / "train").iterdir())
+
+
+def test_a_run_from_before_a_setting_existed_loads_with_it_at_rest(tmp_path):
+    """Every key of params.yaml is required; a new one must not orphan what older programs trained."""
+    folder = trained_run(tmp_path)
+    info = layout.read_json(folder / "run.json")
+    del info["params"]["system"]["decoder_conditioning"], info["params"]["model"]["initialisation"]
+    layout.write_json(folder / "run.json", info)
+    run = TrainedRun.load(folder)
+    assert run.params.system.decoder_conditioning == "initial_state"
+    assert run.params.model.initialisation == "release"
+    assert run.model.decoder.skip is None
 
 
 def test_another_vocabulary_is_refused(params):

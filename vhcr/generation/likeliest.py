@@ -39,29 +39,29 @@ class Speaker:
 
     def logits(self, word_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """([sequences], state) -> (log p [sequences, vocab] up to a constant of each sequence, new state)."""
-        state = self._step(word_ids, state)
-        return self._decoder.output.linear(state[:, -1]), state
+        hidden, state = self._advance(word_ids, state)
+        return self._decoder.output.linear(hidden), state
 
     def likeliest(self, word_ids: Tensor, state: Tensor, never: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """([sequences], state) -> (the likeliest next word of each but those of ``never``, new state).
 
         Of equals the first. Memory is bounded by ``MAX_LOGITS``, however many sequences there are.
         """
-        state = self._step(word_ids, state)
+        hidden, state = self._advance(word_ids, state)
         search = self._searcher(len(word_ids), never)
         parts = []
-        for hidden in state[:, -1].split(max(1, MAX_LOGITS // self.vocabulary_size)):
-            words = None if search is None else search(hidden)
+        for some in hidden.split(max(1, MAX_LOGITS // self.vocabulary_size)):
+            words = None if search is None else search(some)
             if words is None:
-                logits = self._decoder.output.linear(hidden)
+                logits = self._decoder.output.linear(some)
                 logits[:, list(never)] = -torch.inf
                 words = logits.max(dim=-1).indices
             parts.append(words)
         return torch.cat(parts), state
 
-    def _step(self, word_ids: Tensor, state: Tensor) -> Tensor:
+    def _advance(self, word_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         words, index = distinct(word_ids)
-        return self._decoder.rnn.step(self._embedding(words), state, index)
+        return self._decoder.advance(self._embedding(words), state, index)
 
     def _searcher(self, sequences: int, never: tuple[int, ...]) -> LikeliestWord | None:
         layer = self._decoder.output.linear

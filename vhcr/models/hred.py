@@ -56,7 +56,12 @@ class HRED(nn.Module):
         if system.decoder_sees_context:
             source_size += model.context_size
         self.decoder = layers.Decoder(
-            self.embedding, source_size, model.decoder_size, model.decoder_layers, vocabulary_size
+            self.embedding,
+            source_size,
+            model.decoder_size,
+            model.decoder_layers,
+            vocabulary_size,
+            every_step=system.decoder_conditioning == "every_step",
         )
         if system.utterance_drop > 0.0:
             self.h_unk = nn.Parameter(torch.randn(self.encoder.output_size) * 0.1)

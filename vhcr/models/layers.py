@@ -80,7 +80,13 @@ class ConversationEncoder(nn.Module):
 class Decoder(nn.Module):
     """p(x_t | ...) = f_dec(x | h_cxt_t, z_utt_t, z_conv) (Eq. 8; Eq. 13 without h_cxt).
 
-    The sources reach the GRU through its initial state alone, tanh(W [sources]).
+    The sources set the GRU's initial state, tanh(W [sources]), and are heard through it alone; with
+    ``every_step`` a linear map of that state is added to the hidden state before the output layer at every
+    word, too (a skip connection, as in Dieng et al., 2019).
+
+    A state is [sequences, layers, hidden]. With ``every_step`` it has one more entry after the layers, what
+    is added, which stays as it is from word to word: so whoever reorders states, as a beam does, takes it
+    along.
     """
 
     def __init__(
@@ -90,33 +96,54 @@ class Decoder(nn.Module):
         hidden_size: int,
         num_layers: int,
         vocabulary_size: int,
+        *,
+        every_step: bool = False,
     ) -> None:
         super().__init__()
         self._shared = (embedding,)  # in a tuple: registered once, by the model, not again here
         self.rnn = GRU(embedding.embedding_dim, hidden_size, num_layers)
         self.from_sources = nn.Linear(source_size, num_layers * hidden_size)
         self.output = OutputLayer(hidden_size, vocabulary_size)
+        # Without a bias: the output layer has one.
+        self.skip = nn.Linear(num_layers * hidden_size, hidden_size, bias=False) if every_step else None
         self.vocabulary_size = vocabulary_size
 
     def start(self, *sources: Tensor) -> Tensor:
-        """The initial state [sequences, layers, hidden] given the sources, each [sequences, size]."""
+        """The initial state given the sources, each [sequences, size]."""
         state = torch.tanh(at_least_float32(self.from_sources(torch.cat(sources, dim=-1))))
-        return state.unflatten(-1, self.rnn.state_shape)
+        layers = state.unflatten(-1, self.rnn.state_shape)
+        if self.skip is None:
+            return layers
+        return torch.cat([layers, at_least_float32(self.skip(state)).unsqueeze(1)], dim=1)
 
     def forward(self, start: Tensor, input_ids: Tensor, batch: Batch) -> Tensor:
-        """Hidden states [words, hidden] under teacher forcing; ``start`` is [rows, layers, hidden]."""
+        """What the output layer sees under teacher forcing, [words, hidden]; ``start`` is of each row."""
         words, index = distinct(input_ids)
-        return self.rnn(self._shared[0](words), start[batch.row_order], batch.step_sizes, index)[:, -1]
+        layers = start if self.skip is None else start[:, :-1]
+        hidden = self.rnn(self._shared[0](words), layers[batch.row_order], batch.step_sizes, index)[:, -1]
+        return hidden if self.skip is None else hidden + start[:, -1].index_select(0, batch.word_row)
+
+    def advance(self, embedded: Tensor, state: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One word: (its vector, state) -> (what the output layer sees [sequences, hidden], new state).
+
+        With ``index`` [sequences] the word of sequence i is ``embedded[index[i]]``.
+        """
+        if self.skip is None:
+            state = self.rnn.step(embedded, state, index)
+            return state[:, -1], state
+        layers = self.rnn.step(embedded, state[:, :-1], index)
+        added = state[:, -1:]
+        return layers[:, -1] + added[:, 0], torch.cat([layers, added], dim=1)
 
     def logits(self, word_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """As ``step``, with log p up to a constant per sequence: enough to find the likeliest word."""
-        state = self.rnn.step(self._shared[0](word_ids), state)
-        return self.output.linear(state[:, -1]), state
+        hidden, state = self.advance(self._shared[0](word_ids), state)
+        return self.output.linear(hidden), state
 
     def step(self, word_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One word: ([sequences], state) -> (log p [sequences, vocab] of the next word, new state)."""
-        state = self.rnn.step(self._shared[0](word_ids), state)
-        return self.output.log_probs(state[:, -1]), state
+        hidden, state = self.advance(self._shared[0](word_ids), state)
+        return self.output.log_probs(hidden), state
 
 
 class BagOfWords(nn.Module):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vhcr.params import AT_REST
 from vhcr.report.results import Run
 
 # Settings of a training that change how it runs, not what comes out.
 OPERATIONAL = frozenset({"num_threads", "checkpoint_seconds", "record_every_steps", "device"})
 # Settings of an evaluation that change no number of it.
 UNHEARD = frozenset({"batch_conversations", "num_samples_shown"})
-# What leaves everything as it was before the setting existed, where that is not zero, false or absent.
-AT_REST = {"initialisation": "release", "kl_cycles": 1, "final_kl_weight": 1.0}
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -44,7 +43,7 @@ def trained_with(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         section: {
             name: value
             for name, value in values.items()
-            if value and value != AT_REST.get(name) and name not in OPERATIONAL
+            if value and value != AT_REST.get(section, {}).get(name) and name not in OPERATIONAL
         }
         for section, values in params.items()
         if isinstance(values, Mapping)

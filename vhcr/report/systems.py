@@ -60,7 +60,7 @@ _ROLES: dict[str, dict[str, Any]] = {
     "vhcr": {"architecture": "vhcr"},
     "vhcr-ud": {"architecture": "vhcr", "utterance_drop": True},
 }
-_NOT_ROLE = frozenset({*_CORE, "reading"})
+_NOT_ROLE = frozenset({*_CORE, "reading", "decoder_conditioning"})
 
 
 def label(system: str) -> str:

@@ -67,7 +67,7 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
         raise ValidationError(
             f"{layout.validated(corpus) / 'validation.json'}: the data of {corpus!r} is not valid"
         )
-    run_params = RunParams(model=merged.model, system=params.system(system), training=merged.training)
+    run_params = RunParams(model=merged.model, system=params.system(system, corpus), training=merged.training)
     observers = [ProgressLines()] if os.environ.get("VHCR_PROGRESS") else []
     folder = layout.trained(corpus, system, seed)
     try:

@@ -22,7 +22,7 @@ import torch
 from vhcr.errors import CheckpointError, ParameterError
 from vhcr.layout import read_json
 from vhcr.models import HRED, build
-from vhcr.params import ModelParams, Section, SystemParams, TrainingParams, fingerprint, parse
+from vhcr.params import ModelParams, Section, SystemParams, TrainingParams, fingerprint, recorded
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.state import Row, load_parameters, read_tensors
 
@@ -106,7 +106,7 @@ class TrainedRun:
             raise CheckpointError(
                 f"{folder / 'run.json'}: format {info.get('format')!r}, expected {RUN_FORMAT}"
             )
-        params = parse(RunParams, info["params"], where="params", origin=str(folder / "run.json"))
+        params = recorded(RunParams, info["params"], where="params", origin=str(folder / "run.json"))
         vocabulary = Vocabulary.load(folder / "vocabulary.txt")
         if vocabulary.hash != info["vocabulary_hash"]:
             raise CheckpointError(
