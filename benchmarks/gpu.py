@@ -23,8 +23,8 @@ from benchmarks.contestants import Chosen, Fast, Plain, Setting
 from benchmarks.data import conversations, synthetic
 from benchmarks.limit import limit, model_flops, peak
 from benchmarks.measure import Clock, Part, alternate
-from vhcr import layout
 from vhcr.batch import Conversations
+from vhcr.files import write_text
 from vhcr.models import Noise
 from vhcr.models.objective import loss
 from vhcr.params import GenerationParams, ModelParams, SystemParams, TrainingParams
@@ -203,7 +203,7 @@ def profile(setting: Setting, data: Conversations, device: str, out: Path) -> Pa
         wall = (CLOCK() - start) / 5
     averages = profiled.key_averages()
     key = "self_cpu_time_total" if device == "cpu" else "self_device_time_total"
-    layout.write_text(out / "gpu-profile.txt", averages.table(sort_by=key, row_limit=40))
+    write_text(out / "gpu-profile.txt", averages.table(sort_by=key, row_limit=40))
     busy = sum(getattr(event, key) for event in averages) / 5e6
     part.add("a step while profiled", wall, "s")
     part.add("of that, the device was busy", busy, "s")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vhcr import layout
+from vhcr.files import write_json
 from vhcr.provenance import machine, versions
 
 
@@ -49,7 +49,7 @@ class Part:
         figures = [
             {k: v for k, v in asdict(figure).items() if v is not None and v != ""} for figure in self.figures
         ]
-        layout.write_json(path, {**about, "settings": settings, "figures": figures})
+        write_json(path, {**about, "settings": settings, "figures": figures})
         return path
 
 

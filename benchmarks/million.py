@@ -23,6 +23,7 @@ from benchmarks.peak import measure
 from vhcr import corpora, layout
 from vhcr.batch import Conversations
 from vhcr.corpora.skipped import Skipped
+from vhcr.files import read_json
 from vhcr.params import Params
 
 SAMPLE, OWN = "ubuntu", "own"
@@ -49,7 +50,7 @@ def million(preset: str, repeats: int, clock: Clock, count: int = 1_000_000) -> 
         part.add(f"{stage}: time", seconds, "s")
         part.add(f"{stage}: peak memory of its largest process", memory, "GB", target="≤ 4")
     part.add("until validated", total, "s", target="≤ 900")
-    manifest = layout.read_json(FOLDER / layout.tokenised(OWN) / "manifest.json")
+    manifest = read_json(FOLDER / layout.tokenised(OWN) / "manifest.json")
     part.settings["splits"] = manifest["splits"]
     _train(part, preset, repeats, clock)
     shutil.rmtree(FOLDER)

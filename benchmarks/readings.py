@@ -29,9 +29,11 @@ from rich.table import Table
 from vhcr import layout
 from vhcr.batch import Conversations
 from vhcr.errors import DataError
+from vhcr.files import read_json, write_json
 from vhcr.models import HRED, build
 from vhcr.models.reading import READINGS, Reading
 from vhcr.params import CorpusParams, Params, SystemParams, fingerprint
+from vhcr.provenance import read_run
 
 MEASURES = ("nll_later_turns", "kl_conv", "kl_utt")
 
@@ -102,11 +104,11 @@ def trained(corpus: str, name: str, seed: int, params: CorpusParams, system: Sys
         if other:
             raise DataError(f"{folder}: trained with {section}.{other[0]} = {theirs[other[0]]!r}")
     source = layout.tokenised(corpus)
-    if run.info["data_hash"] != layout.read_json(source / "manifest.json")["data_hash"]:
+    if run.info["data_hash"] != read_json(source / "manifest.json")["data_hash"]:
         raise DataError(f"{folder}: trained on other data than {source}")
     set_up_cpu(params.training.num_threads)
     data = Conversations.load(source / "token_ids" / "validation.parquet", len(run.vocabulary))
-    said = layout.read_run(folder)
+    said = read_run(folder)
     made = {key: said.get(key) for key in ("code_version", "dirty", "machine", "versions")}
     return {**measures(run.model, data, params.training.batch_conversations), "made_by": made}
 
@@ -167,10 +169,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.max_steps is not None:
         training = params.training.model_copy(update={"max_steps": arguments.max_steps})
         params = params.model_copy(update={"training": training})
-    data_hash = layout.read_json(layout.tokenised(arguments.corpus) / "manifest.json")["data_hash"]
+    data_hash = read_json(layout.tokenised(arguments.corpus) / "manifest.json")["data_hash"]
     settings = fingerprint(params.model, params.training, system, data_hash)
     path = arguments.out / f"readings-{arguments.corpus}.json"
-    runs: list[dict[str, Any]] = layout.read_json(path) if path.exists() else []
+    runs: list[dict[str, Any]] = read_json(path) if path.exists() else []
     names = {"paper": arguments.system, "release": f"{arguments.system}-release"}
     for seed in arguments.seeds:
         for variant in arguments.variants:
@@ -193,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             found["made_by"] |= {"data_hash": data_hash, "system": system.model_dump()}
             found["made_by"] |= {"model": params.model.model_dump(), "training": params.training.model_dump()}
             runs.append({**key, **found})
-            layout.write_json(path, runs)
+            write_json(path, runs)
     Console().print(summary([run for run in runs if run["settings"] == settings]))
 
 

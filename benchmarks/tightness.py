@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from vhcr import layout
 from vhcr.batch import Conversations
 from vhcr.errors import DataError
+from vhcr.files import read_json, write_json
 
 POINTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
@@ -60,7 +61,7 @@ def tightness(
         if made["data_hash"] != known["data_hash"] or theirs["conversation_id"] != columns["conversation_id"]:
             raise DataError(f"{folders[0]} and {other}: evaluated on other data")
         if other in others:
-            if not layout.read_json(other / "metrics.json")["bound_is_exact"]:
+            if not read_json(other / "metrics.json")["bound_is_exact"]:
                 raise DataError(f"{other}: its NLL is a bound, not exact")
             exactly.append(np.array(theirs["nll"], dtype=np.float64))
     evaluation = made["protocol"]["evaluation"]
@@ -93,7 +94,7 @@ def tightness(
             }}
         )  # fmt: skip
     commit = code_version()
-    kl = [layout.read_json(folder / "metrics.json")["kl_per_word"] for folder in folders]
+    kl = [read_json(folder / "metrics.json")["kl_per_word"] for folder in folders]
     return {
         "corpus": corpus,
         "system": system,
@@ -126,7 +127,7 @@ def _by_seed(seeds: Sequence[int], nats: Sequence[NDArray[np.float64]], words: N
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """What made an evaluation, and its numbers of each conversation."""
     columns: dict[str, list[Any]] = pq.read_table(folder / "conversations.parquet").to_pydict()
-    return layout.read_json(folder / "provenance.json"), columns
+    return read_json(folder / "provenance.json"), columns
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -157,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.conversations,
     )
     seeds = "-".join(map(str, arguments.seeds))
-    layout.write_json(arguments.out / f"tightness-{arguments.corpus}-{arguments.system}-{seeds}.json", found)
+    write_json(arguments.out / f"tightness-{arguments.corpus}-{arguments.system}-{seeds}.json", found)
     for row in found["bounds"]:
         print(
             f"K = {row['num_samples']:5d}: {row['nll_per_word']:.4f}, minus {arguments.exact} "

@@ -37,6 +37,7 @@ from flows.tether import follow_worker
 from flows.train import bring, find_mlflow, key_of, offer, run_step
 from vhcr import layout
 from vhcr.errors import ParameterError, VhcrError
+from vhcr.files import read_json
 
 DEFAULT_SETTINGS = CompareSettings()
 POLL_SECONDS = 2.0
@@ -185,7 +186,7 @@ def link_results(room: Room) -> None:
     """What one wants to click afterwards: the table, the runs side by side in MLflow, the report."""
     from vhcr import recording
 
-    rows: Sequence[dict[str, Any]] = layout.read_json(room.report.with_name("table.json"))
+    rows: Sequence[dict[str, Any]] = read_json(room.report.with_name("table.json"))
     key = key_of(room)
     description = f"All runs on **{room.corpus}**; nats per word. The report: `{room.report}`"
     create_table_artifact(table=list(rows), key=f"table-{key}", description=description)

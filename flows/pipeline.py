@@ -28,6 +28,7 @@ from flows.shown import only_shown
 from flows.tether import follow_worker
 from vhcr import layout
 from vhcr.errors import VhcrError
+from vhcr.files import read_json
 
 DEFAULT_SETTINGS = PipelineSettings()
 T = TypeVar("T")
@@ -155,7 +156,7 @@ def link_report(corpus: str) -> None:
     """The table, the report, the runs in MLflow: last, since that may be elsewhere and not answer."""
     key = re.sub(r"[^a-z0-9]+", "-", corpus)
     page = layout.report(corpus).resolve() / "index.html"
-    rows = layout.read_json(layout.report(corpus) / "table.json")
+    rows = read_json(layout.report(corpus) / "table.json")
     create_table_artifact(
         table=rows, key=f"table-{key}", description=f"All systems on **{corpus}**; nats per word."
     )

@@ -21,6 +21,7 @@ from flows import running
 from flows.graph import dvc
 from flows.settings import CompareSettings, TrainSettings, chosen
 from vhcr import layout, recording
+from vhcr.files import write_text
 from vhcr.params import Params, fingerprint
 
 RUNS = Path("runs")
@@ -78,11 +79,11 @@ class Room:
         for folder in (self.folder / ".dvc", self.root / ".work"):
             folder.mkdir(parents=True, exist_ok=True)
         cache = os.path.relpath(_cache(self.root), self.folder / ".dvc")
-        layout.write_text(self.folder / ".dvc" / "config", CONFIG.format(cache=cache))
-        layout.write_text(self.folder / "params.yaml", self.params.text())
+        write_text(self.folder / ".dvc" / "config", CONFIG.format(cache=cache))
+        write_text(self.folder / "params.yaml", self.params.text())
         templates = (path.relative_to(self.root) for path in (self.root / ".dvc" / "plots").glob("*.json"))
         for file in (Path("dvc.yaml"), Path(".dvcignore"), *templates):
-            layout.write_text(self.folder / file, (self.root / file).read_text(encoding="utf-8"))
+            write_text(self.folder / file, (self.root / file).read_text(encoding="utf-8"))
         for name in ("vhcr", ".work"):
             link = self.folder / name
             if not link.is_symlink():

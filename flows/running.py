@@ -2,7 +2,6 @@
 
 import codecs
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -18,7 +17,8 @@ from typing import NamedTuple
 import psutil
 
 from flows.graph import dvc
-from vhcr.errors import VhcrError
+from vhcr.errors import HeldError, VhcrError
+from vhcr.files import locked
 
 STOP_SECONDS = 10.0  # a training leaves a checkpoint within this time
 END_SECONDS = 3.0  # and DVC above it, which then notes its end, ends within this time
@@ -287,8 +287,7 @@ def reproduce(
 def _forget_holders(folder: Path) -> None:
     """Remove DVC's list of who reads and writes which files, if it is broken: it tells nobody anything."""
     listed = folder / "rwlock"
-    with (folder / "rwlock.lock").open("a+", encoding="utf-8") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)  # as DVC does while it reads or writes the list
+    with locked(folder / "rwlock.lock"):  # as DVC does while it reads or writes the list
         try:
             json.loads(listed.read_text(encoding="utf-8"))
         except ValueError:
@@ -313,31 +312,16 @@ def hold_project(
     Raises:
         ProjectHeldError: it was held for longer than ``wait_seconds``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    give_up = time.monotonic() + wait_seconds
-    said = ""
-    with path.open("a+", encoding="utf-8") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                holder = _holder(path)
-                if time.monotonic() >= give_up:
-                    raise ProjectHeldError(f"{what} is held by {holder}") from None
-                if holder != said:
-                    on_wait(f"waiting: {what} is held by {holder}")
-                    said = holder
-                time.sleep(min(POLL_SECONDS, max(0.0, give_up - time.monotonic())))
-        file.truncate(0)
-        file.write(json.dumps({"who": who, "pid": os.getpid()}))
-        file.flush()
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(
+                locked(
+                    path,
+                    who,
+                    wait_seconds=wait_seconds,
+                    on_wait=lambda holder: on_wait(f"waiting: {what} is held by {holder}"),
+                )
+            )
+        except HeldError as error:
+            raise ProjectHeldError(f"{what} is held by {error}") from None
         yield
-
-
-def _holder(path: Path) -> str:
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        return f"{held['who']} (PID {held['pid']})"
-    except (OSError, ValueError, KeyError):
-        return "another process"

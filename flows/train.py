@@ -33,8 +33,8 @@ from flows.rooms import Room
 from flows.settings import DEVICE, Limits, TrainSettings
 from flows.shown import only_shown
 from flows.tether import follow_worker
-from vhcr import layout
 from vhcr.errors import ParameterError
+from vhcr.files import read_json
 
 DEFAULT_SETTINGS = TrainSettings()
 PROGRESS = "@progress "  # how vhcr.stages.train begins a line that is meant for us
@@ -204,7 +204,7 @@ def offer(link: str, key: str, text: str, more: str = "") -> None:
 
 def results(room: Room, log: Callable[[str], None]) -> dict[str, Any]:
     """Where the run lies and its numbers; on the flow run's page, what one wants to click afterwards."""
-    row = layout.read_json(room.report.with_name("table.json"))[0]
+    row = read_json(room.report.with_name("table.json"))[0]
     numbers = {name: value for name, value in row.items() if isinstance(value, float)}
     with only_shown(log):
         link_results(room, row, numbers)

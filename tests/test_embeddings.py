@@ -130,7 +130,7 @@ def run(source: str, path: str | None = None) -> None:
 
 
 def test_stage_trains_on_the_training_split_alone(project: Path) -> None:
-    from vhcr.layout import read_json
+    from vhcr.files import read_json
 
     assert list(Sentences(Path("data/tokenised/own/utterances.parquet"), "train")) == [["a", "a"], ["a"]]
     run("corpus")
@@ -143,7 +143,7 @@ def test_stage_trains_on_the_training_split_alone(project: Path) -> None:
 
 
 def test_stage_reads_a_given_file(project: Path) -> None:
-    from vhcr.layout import read_json
+    from vhcr.files import read_json
 
     VECTORS.save(project / "given.bin")
     run("file", "given.bin")

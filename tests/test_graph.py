@@ -92,6 +92,7 @@ def test_a_stage_depends_on_its_own_code(stage: str) -> None:
 # What a stage may import without listing it, because no number of the stage depends on it.
 FREE = (
     "vhcr/errors.py",
+    "vhcr/files.py",  # how files are written, not what
     "vhcr/layout.py",
     "vhcr/conversation.py",
     "vhcr/params.py",  # the parameters themselves are listed

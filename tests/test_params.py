@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from vhcr.errors import ParameterError
-from vhcr.params import CORPUS_SECTIONS, Params, SystemParams, TrainingParams, fingerprint, flat, parse
+from vhcr.files import flatten
+from vhcr.params import CORPUS_SECTIONS, Params, SystemParams, TrainingParams, fingerprint, parse
 
 ROOT = Path(__file__).parents[1]
 VALUES: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -346,11 +347,11 @@ def test_a_fingerprint_is_the_same_on_every_day_and_machine() -> None:
 
 def test_flat_names() -> None:
     corpus = Params(VALUES).corpus("toy")
-    names = flat(corpus)
+    names = flatten(corpus)
     assert names["training.learning_rate"] == corpus.training.learning_rate
     assert names["source.toy.seed"] == 0
     assert names["tokenisation.min_count"] == 2
     assert names["evaluation.response_turns"] == (1, 3)
     assert all(not isinstance(value, dict) for value in names.values())
     assert "training" not in names
-    assert flat(corpus.model, "model.")["model.z_utt_size"] == 16
+    assert flatten(corpus.model, prefix="model.")["model.z_utt_size"] == 16

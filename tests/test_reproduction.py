@@ -17,7 +17,8 @@ from tests.stages.test_evaluate import write_vectors
 from tests.test_provenance import git
 from vhcr import layout, reproduction
 from vhcr.errors import DataError
-from vhcr.provenance import dvc_hash, machine, versions
+from vhcr.files import write_json, write_text
+from vhcr.provenance import dvc_hash, machine, read_run, versions
 from vhcr.reproduction import Outcome, Recorded, ReproductionError, obstacles, reproduce
 
 NUMBERS = '{"num_steps": 4, "best_validation": {"nll_per_word": 3.5}}'
@@ -31,7 +32,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
         monkeypatch.delenv(name, raising=False)
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "first")
-    layout.write_text(Path("data/tokenised/toy/manifest.json"), "{}")
+    write_text(Path("data/tokenised/toy/manifest.json"), "{}")
     return recorded()
 
 
@@ -50,9 +51,9 @@ def recorded(**changes: Any) -> Recorded:
         "device": "cpu",
         "params": {"training": {"num_threads": 1}},
     }
-    layout.write_json(folder / "run.json", {**info, **changes})
+    write_json(folder / "run.json", {**info, **changes})
     for name in reproduction.REPRODUCIBLE:
-        layout.write_text(folder / name, NUMBERS if name.endswith(".json") else "x")
+        write_text(folder / name, NUMBERS if name.endswith(".json") else "x")
     return Recorded.load(folder)
 
 
@@ -131,11 +132,11 @@ def test_differences_name_the_place_and_both_values(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     for folder, loss, nll, weight in ((old, "3.5", 3.5, 1.0), (new, "3.25", 3.75, 1.5)):
         curves = f"step,split,loss\n2,train,4.0\n4,train,{loss}\n"
-        layout.write_text(folder / "curves.csv", curves)
-        layout.write_text(folder / "metrics.json", json.dumps({"best": {"nll": nll}, "steps": [1, 2]}))
+        write_text(folder / "curves.csv", curves)
+        write_text(folder / "metrics.json", json.dumps({"best": {"nll": nll}, "steps": [1, 2]}))
         tensors = {"a": torch.tensor([1.0, weight]), "b": torch.zeros(3)}
         write_tensors(folder / "best.safetensors", tensors, {})
-        layout.write_text(folder / "vocabulary.txt", "the same\n")
+        write_text(folder / "vocabulary.txt", "the same\n")
     outcome = Outcome()
     reproduction._compare(outcome, old, new, reproduction.REPRODUCIBLE, "")
     assert outcome.same == ["vocabulary.txt"]
@@ -162,7 +163,7 @@ def test_a_run_is_made_again_from_its_record_alone(tmp_path: Path, monkeypatch: 
         shutil.copy(project.ROOT / name, name)
     project.prepare(project.make(root, training={**project.SMALL["training"], "num_epochs": 2}))
     write_vectors(layout.embeddings("toy") / "vectors.bin")
-    layout.write_text(Path(".gitignore"), "data\n.work\nmlflow.db*\nmlruns\nmlartifacts\n__pycache__\n")
+    write_text(Path(".gitignore"), "data\n.work\nmlflow.db*\nmlruns\nmlartifacts\n__pycache__\n")
     git(root, "init", "-q")
     git(root, "add", ".")
     git(root, "commit", "-q", "-m", "first")
@@ -180,7 +181,7 @@ def test_a_run_is_made_again_from_its_record_alone(tmp_path: Path, monkeypatch: 
         done = command(f"vhcr.stages.{stage}", "--corpus", "toy", "--system", "vhcr-ud", "--seed", "3")
         assert done.returncode == 0, done.stderr
     folder = layout.trained("toy", "vhcr-ud", 3)
-    run_id = layout.read_run(folder)["mlflow_run_id"]
+    run_id = read_run(folder)["mlflow_run_id"]
 
     # Life goes on: other defaults, another commit, and the folder of the run is given up.
     project.make(root, model={**project.SMALL["model"], "z_utt_size": 9})

@@ -12,7 +12,7 @@ import pytest
 
 from vhcr.conversation import Conversation, Split, Utterance
 from vhcr.errors import DataError, ValidationError
-from vhcr.layout import read_json, write_json
+from vhcr.files import read_json, write_json
 from vhcr.params import Params, TokenisationParams, ValidationParams
 from vhcr.stages import validate as stage
 from vhcr.tokenisation.dataset import build

@@ -11,11 +11,8 @@ all that is alive at a step as one contiguous slice:
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -31,6 +28,7 @@ from torch import Tensor
 
 from vhcr import layout
 from vhcr.errors import DataError
+from vhcr.files import atomic_folder, file_digest
 from vhcr.tokenisation.vocabulary import EOS, SOS
 
 Ints = NDArray[np.int64]
@@ -322,21 +320,10 @@ class Conversations:
 
     @classmethod
     def _mapped(cls, path: Path, vocabulary_size: int | None) -> Conversations:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-        folder = layout.WORK / "token_ids" / f"{digest}-{vocabulary_size}"
+        folder = layout.WORK / "token_ids" / f"{file_digest(path)[:16]}-{vocabulary_size}"
         if not folder.exists():
-            temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-            temporary.mkdir(parents=True)
-            try:
+            with atomic_folder(folder, keep=Path.is_dir) as temporary:  # another process may be quicker
                 _spool(_pieces(path, vocabulary_size), temporary)
-                with suppress(FileExistsError, NotADirectoryError):
-                    temporary.rename(folder)
-            except OSError:
-                if not folder.exists():  # another process may have been quicker
-                    raise
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
 
         def ids() -> Sequence[str]:
             found: list[str] = (

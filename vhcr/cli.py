@@ -269,7 +269,7 @@ def interpolate(
 @app.command()
 def runs() -> None:
     """List the trained runs in this project, and where MLflow compares them."""
-    from vhcr.layout import read_run
+    from vhcr.provenance import read_run
     from vhcr.stages.resolve import trained_runs
 
     found = trained_runs()

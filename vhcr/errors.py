@@ -31,5 +31,18 @@ class TrainingError(VhcrError):
     """Training cannot go on: a loss is not finite, or another process holds the run."""
 
 
+class StorageError(VhcrError):
+    """A file cannot be written: the disk is full, the folder read-only, or a value has no form there."""
+
+
+class HeldError(VhcrError):
+    """Another process holds what this one needs; ``pid`` is None where it cannot be told."""
+
+    def __init__(self, who: str, pid: int | None) -> None:
+        super().__init__(f"{who} (PID {pid})" if who and pid else who or f"process {pid or 'unknown'}")
+        self.who = who
+        self.pid = pid
+
+
 class StudyError(VhcrError):
     """A human evaluation cannot be built or read, or what should enter it does not belong there."""

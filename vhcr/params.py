@@ -8,8 +8,6 @@ the two, checked after merging: an unknown, missing or ill-typed key stops the r
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +17,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from vhcr.errors import ParameterError
+from vhcr.files import values_digest
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -422,14 +421,4 @@ def recorded(schema: type[T], values: Any, *, where: str = "", origin: str) -> T
 def fingerprint(*sections: BaseModel | str | int) -> str:
     """A short, stable digest of parameter sections and plain values: equal exactly when they are."""
     parts = [s.model_dump(mode="json") if isinstance(s, BaseModel) else s for s in sections]
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def flat(section: BaseModel, prefix: str = "") -> dict[str, Any]:
-    """``{"training.learning_rate": 1e-4, ...}``: the flat names under which MLflow keeps parameters."""
-    result: dict[str, Any] = {}
-    for key, value in section:
-        name = f"{prefix}{key}"
-        result.update(flat(value, f"{name}.") if isinstance(value, BaseModel) else {name: value})
-    return result
+    return values_digest(*parts)

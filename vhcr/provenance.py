@@ -11,7 +11,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from vhcr.files import read_object
 
 # What decides a number. params.yaml and dvc.lock are left out: parameters are recorded with each run, and
 # the lock file is a result.
@@ -24,6 +26,21 @@ class CodeVersion(NamedTuple):
 
     commit: str | None
     dirty: bool
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """All that a trained run says of itself: run.json, and provenance.json where it is there.
+
+    run.json is the same whenever and wherever the run is made again; provenance.json says where and when it
+    was made this time.
+
+    Raises:
+        DataError: run.json is missing, or one of the two is damaged.
+    """
+    info = read_object(folder / "run.json")
+    if (folder / "provenance.json").exists():
+        info |= read_object(folder / "provenance.json")
+    return info
 
 
 def code_version(root: Path | str = ".") -> CodeVersion:

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from vhcr.errors import DataError, VhcrError
-from vhcr.layout import WORK, read_json, read_run, write_text
-from vhcr.provenance import dvc_hash, machine, versions
+from vhcr.files import read_json, write_text
+from vhcr.layout import WORK
+from vhcr.provenance import dvc_hash, machine, read_run, versions
 from vhcr.recording.files import REPRODUCIBLE
 
 log = logging.getLogger(__name__)

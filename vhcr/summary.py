@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from vhcr.errors import DataError, VhcrError
-from vhcr.layout import DATA, read_json
+from vhcr.files import read_json
+from vhcr.layout import DATA
 
 log = logging.getLogger(__name__)
 

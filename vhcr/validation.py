@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from vhcr.conversation import SPLITS, Split
 from vhcr.errors import DataError, ValidationError
-from vhcr.layout import read_json
+from vhcr.files import read_json
 from vhcr.params import TokenisationParams, ValidationParams
 from vhcr.tokenisation.dataset import SCHEMAS, TOKEN_IDS
 from vhcr.tokenisation.vocabulary import EOS, PAD, SOS, SPECIALS, UNK

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vhcr.errors import DataError
+from vhcr.files import atomic
 
 SPECIAL_WORDS = frozenset({"<pad>", "<unk>", "<sos>", "<eos>"})
 
@@ -49,17 +49,11 @@ class WordVectors:
         return len(self.index)
 
     def save(self, path: Path) -> None:
-        """Write the word2vec binary format, under a temporary name first."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(f"{len(self)} {self.vectors.shape[1]}\n".encode())
-                for word, vector in zip(self.words, self.vectors, strict=True):
-                    file.write(word.encode() + b" " + vector.astype("<f4").tobytes() + b"\n")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Write the word2vec binary format, whole or not at all."""
+        with atomic(path) as temporary, temporary.open("wb") as file:
+            file.write(f"{len(self)} {self.vectors.shape[1]}\n".encode())
+            for word, vector in zip(self.words, self.vectors, strict=True):
+                file.write(word.encode() + b" " + vector.astype("<f4").tobytes() + b"\n")
 
     @classmethod
     def load(cls, path: Path, only: Collection[str] | None = None) -> WordVectors:

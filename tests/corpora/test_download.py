@@ -15,6 +15,7 @@ from tests.corpora.server import Server
 from vhcr.corpora import download
 from vhcr.corpora.download import Fetched, Patience, fetch, find_local, public, use_local
 from vhcr.errors import CorpusError
+from vhcr.files import locked
 
 BODY = bytes(range(256)) * 1200  # several chunks, and no two parts of it alike at a shifted offset
 PATIENT = Patience(connect_seconds=2, read_seconds=2, attempts=3, backoff_seconds=0.001)
@@ -279,12 +280,12 @@ def test_two_processes_share_one_transfer(server: Server, caplog: pytest.LogCapt
     caplog.set_level("INFO")
     url = server.add("/corpus.bin", BODY)
     found: list[Fetched] = []
-    with download._lock(download._beside(download._place(_made(Path(".work/downloads")), url), ".lock")):
+    with locked(download._beside(download._place(Path(".work/downloads"), url), ".lock"), "a download"):
         threads = [threading.Thread(target=lambda: found.append(get(url))) for _ in range(2)]
         for thread in threads:
             thread.start()
         give_up = time.monotonic() + 20
-        while caplog.text.count("another process is fetching it") < 2 and time.monotonic() < give_up:
+        while caplog.text.count("is fetching it; waiting") < 2 and time.monotonic() < give_up:
             time.sleep(0.01)
         time.sleep(0.2)  # long enough for one that does not wait to ask the server
         assert server.requests == []
@@ -292,11 +293,6 @@ def test_two_processes_share_one_transfer(server: Server, caplog: pytest.LogCapt
         thread.join()
     assert [file.path.read_bytes() == BODY for file in found] == [True, True]
     assert len(server.requests) == 1
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    return folder
 
 
 def test_nothing_secret_is_written_down(server: Server, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ from tests.corpora.test_archives import make_tar, make_zip
 from tests.corpora.test_readers import LISTS, UBUNTU, cornell, jsonl
 from vhcr import layout
 from vhcr.corpora import archives, download
-from vhcr.errors import CorpusError
+from vhcr.errors import CorpusError, StorageError
 from vhcr.params import SourceParams
 from vhcr.stages.download import run
 
@@ -235,7 +235,7 @@ def test_failure_keeps_what_was_there_before(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
-    leftover = Path("data/raw/.c.new.tmp/half")
+    leftover = Path("data/raw/.c.tmp/half")
     leftover.parent.mkdir(parents=True)
     leftover.write_text("half")
     stage("toy")
@@ -269,7 +269,7 @@ def test_full_disk_leaves_nothing_half_written(
         patch.setattr(shutil, "copyfile", full)
         patch.setattr(Path, "write_text", full)
         patch.setattr(archives.Path, "open", full_open)
-        with pytest.raises(CorpusError, match="No space left on device"):
+        with pytest.raises(StorageError, match="No space left on device"):
             stage(reader, path=path)
     assert nothing_left()
     stage(reader, path=path)

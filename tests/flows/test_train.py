@@ -21,9 +21,9 @@ from flows.settings import KEPT, SystemDials, TrainingDials, TrainSettings, chos
 from flows.train import describe, train
 from tests.flows.conftest import ROOT, House, open_house, slow
 from tests.processes import gone, wait_for
-from vhcr import layout
 from vhcr.errors import ParameterError
 from vhcr.params import Params, TrainingParams
+from vhcr.provenance import read_run
 
 DIALS = ("training", "model", "evaluation", "generation")
 LONG = {"num_epochs": 75, "record_every_steps": 50, "validate_every_steps": 450}
@@ -356,7 +356,7 @@ def check_the_end(house: House, run: str, wanted: dict[str, Any], whole: str) ->
     assert "resuming at step" in house.log(run)
     trained = rooms.of(settings(**wanted), house.folder).trained
     assert (trained / "curves.csv").read_text() == whole
-    info = layout.read_run(trained)
+    info = read_run(trained)
     client = MlflowClient(house.environment["MLFLOW_TRACKING_URI"])
     stored = client.get_run(info["mlflow_run_id"])
     assert stored.info.status == "FINISHED"

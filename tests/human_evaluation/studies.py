@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vhcr import layout
+from vhcr.files import write_json
 from vhcr.human_evaluation.pairs import Drawn, draw_pairs, read_run
 from vhcr.human_evaluation.study import Settings, Study
 
@@ -51,9 +52,7 @@ def write_run(
     folder = root / layout.evaluated(corpus, system, seed)
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(rows), folder / "responses.parquet")
-    layout.write_json(
-        folder / "provenance.json", {"data_hash": DATA_HASH, "protocol": PROTOCOL, **provenance}
-    )
+    write_json(folder / "provenance.json", {"data_hash": DATA_HASH, "protocol": PROTOCOL, **provenance})
     return folder
 
 

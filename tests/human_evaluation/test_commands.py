@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from tests.human_evaluation.studies import PROTOCOL, make_study, rater, write_run
 from tests.human_evaluation.test_platforms import exported, results, saved
 from vhcr import cli, layout
+from vhcr.files import write_json
 from vhcr.human_evaluation.study import Study
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +112,7 @@ def test_the_papers_systems_are_told_by_what_was_trained() -> None:
     for system, recorded in settings.items():
         write_run(Path(), system, corpus="ubuntu")
         run = layout.trained("ubuntu", system, 0) / "run.json"
-        layout.write_json(run, {"params": {"system": recorded}})
+        write_json(run, {"params": {"system": recorded}})
     said = {
         system: typed("report", _voted(typed("build", f"ubuntu/{system}/0", "ubuntu/hred/0", "--items", "5")))
         for system in ("mine", "vhcr-ud")

@@ -13,6 +13,7 @@ import pytest
 from tests.human_evaluation.studies import DATA_HASH, PROTOCOL, drawn, write_run
 from vhcr import layout
 from vhcr.errors import DataError, StudyError
+from vhcr.files import write_json
 from vhcr.human_evaluation.pairs import find_run, read_run
 
 
@@ -131,7 +132,7 @@ def test_damaged_runs_are_named() -> None:
     pq.write_table(pa.Table.from_pylist(rows[:-1]), folder / "responses.parquet")
     with pytest.raises(StudyError, match="conversation 'talk011' lacks one of its 3 turns"):
         read_run(folder, 3)
-    layout.write_json(folder / "provenance.json", {"data_hash": DATA_HASH})
+    write_json(folder / "provenance.json", {"data_hash": DATA_HASH})
     with pytest.raises(StudyError, match=r"provenance.json: protocol is missing"):
         read_run(folder, 1)
     (folder / "provenance.json").unlink()

@@ -13,6 +13,7 @@ from tests.recording.servers import mlflow_server, postgresql
 from tests.registry.runs import evaluated_run
 from tests.stages import project
 from vhcr import layout, recording
+from vhcr.files import read_json
 from vhcr.provenance import dvc_hash
 from vhcr.recording import RecordingError
 from vhcr.registry import register
@@ -73,7 +74,7 @@ def test_postgresql_behind_a_server_that_keeps_the_artifacts(
         own = children["0"]
         ids = layout.tokenised("toy") / "token_ids"
         assert own.data.tags[f"dvc/{ids}"] == dvc_hash(ids)
-        assert own.data.tags["data_hash"] == layout.read_json(ids.with_name("manifest.json"))["data_hash"]
+        assert own.data.tags["data_hash"] == read_json(ids.with_name("manifest.json"))["data_hash"]
         assert own.info.artifact_uri.startswith("mlflow-artifacts:/"), "behind the server"
         folder = layout.trained("toy", "vhcr-ud", 0)
         folder.rename(root / "elsewhere")

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from tests.generation.runs import trained_run
 from vhcr import layout
 from vhcr.cli import DEFAULTS
+from vhcr.files import write_json, write_text
 
 NUM = 50
 
@@ -21,7 +22,7 @@ def evaluated_run(corpus: str, seed: int = 0, nll: float = 4.0, **trained: str) 
     folder = trained_run(Path(), seed=seed, corpus=corpus, **trained)
     info = json.loads((folder / "run.json").read_text())
     info |= {"data_hash": "d" * 64, "best_step": 20, "num_parameters": 1234, "code": "c0de"}
-    layout.write_json(folder / "run.json", info)
+    write_json(folder / "run.json", info)
     made = {
         "mlflow_run_id": None,
         "code_version": "c0ffee" * 6,
@@ -29,10 +30,10 @@ def evaluated_run(corpus: str, seed: int = 0, nll: float = 4.0, **trained: str) 
         "device": "cpu",
         "seconds": 1.5,
     }
-    layout.write_json(folder / "provenance.json", made)
+    write_json(folder / "provenance.json", made)
     curves = f"step,epoch,split,nll_per_word\n10,0,train,5.5\n20,0,validation,{nll}\n"
-    layout.write_text(folder / "curves.csv", curves)
-    layout.write_json(folder / "metrics.json", {"num_steps": 20, "best_validation": {"nll_per_word": nll}})
+    write_text(folder / "curves.csv", curves)
+    write_json(folder / "metrics.json", {"num_steps": 20, "best_validation": {"nll_per_word": nll}})
     out = layout.evaluated(corpus, info["system"], seed)
     evaluate(out, nll)
     return folder, out
@@ -47,7 +48,7 @@ def evaluate(out: Path, nll: float) -> None:
     out.mkdir(parents=True, exist_ok=True)
     columns = {"conversation_id": [f"c{i}" for i in range(NUM)], "num_words": words, "nll": nats}
     pq.write_table(pa.table(columns), out / "conversations.parquet")
-    layout.write_json(
+    write_json(
         out / "metrics.json",
         {
             "num_conversations": NUM,
@@ -58,4 +59,4 @@ def evaluate(out: Path, nll: float) -> None:
         },
     )
     protocol = {"evaluation": {"bootstrap_samples": 200, "seed": 0}, "generation": DEFAULTS}
-    layout.write_json(out / "provenance.json", {"protocol": protocol})
+    write_json(out / "provenance.json", {"protocol": protocol})

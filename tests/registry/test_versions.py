@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.registry.runs import evaluate, evaluated_run
-from vhcr import layout, recording
+from vhcr import recording
 from vhcr.errors import DataError
+from vhcr.files import read_json, write_json
 from vhcr.recording import MlflowRun
 from vhcr.registry import CHAMPION, register
 from vhcr.registry.versions import _compared
@@ -88,8 +89,8 @@ def test_one_model_is_one_version_however_often_it_is_made(corpus: str) -> None:
     register(folder, out)
     assert versions(corpus)[0].tags["nll_per_word"] == "3.5000"
     assert "3.5000" in versions(corpus)[0].description
-    provenance = layout.read_json(folder / "provenance.json")
-    layout.write_json(folder / "provenance.json", {**provenance, "seconds": 99.0})
+    provenance = read_json(folder / "provenance.json")
+    write_json(folder / "provenance.json", {**provenance, "seconds": 99.0})
     retrained = register(folder, out)
     assert retrained.version == first.version
     assert retrained.run_id != first.run_id

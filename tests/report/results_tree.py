@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vhcr import layout
+from vhcr.files import write_json
 
 DATA_HASH = "5f3a" * 16
 NUM_CONVERSATIONS = 120
@@ -51,7 +52,7 @@ def write_data(root: Path, corpus: str) -> None:
         split: {"conversations": n, "utterances": 5 * n, "words": 40 * n}
         for split, n in (("train", 960), ("validation", 120), ("test", NUM_CONVERSATIONS))
     }
-    layout.write_json(
+    write_json(
         tokenised / "manifest.json",
         {
             "format": 1,
@@ -62,7 +63,7 @@ def write_data(root: Path, corpus: str) -> None:
             "splits": sizes,
         },
     )
-    layout.write_json(
+    write_json(
         tokenised / "metrics.json",
         {
             "read": {"conversations": 1201, "skipped": {"records": 1, "by_reason": {"not JSON": 1}}},
@@ -87,11 +88,11 @@ def write_data(root: Path, corpus: str) -> None:
         "examples": [],
         "explanation": "Utterances have 1 to 30 words",
     }
-    layout.write_json(
+    write_json(
         root / layout.validated(corpus) / "validation.json",
         {"success": True, "num_expectations": 2, "results": [expectation, {**expectation, "column": "turn"}]},
     )
-    layout.write_json(
+    write_json(
         root / layout.embeddings(corpus) / "metrics.json",
         {"source": "corpus", "num_vectors": 580, "vector_size": 50, "token_coverage": 0.991},
     )
@@ -130,7 +131,7 @@ def write_run(
     num_words = int(words.sum())
     sums = {name: float(np.sum(per_conversation[name])) / num_words for name in NATS}
     exact = system == "hred"
-    layout.write_json(
+    write_json(
         evaluated / "metrics.json",
         {
             "metric_version": 1,
@@ -164,7 +165,7 @@ def write_run(
             "diagnostics": diagnostics(kl_conv, kl_utt),
         },
     )
-    layout.write_json(
+    write_json(
         evaluated / "provenance.json",
         {
             "mlflow_run_id": f"{seed:04x}{system.encode().hex():0>28}"[:32],
@@ -299,7 +300,7 @@ def write_training(
 ) -> None:
     """run.json and curves.csv: the KL falls from where annealing lets it start to where it ends."""
     nll, kl_conv, kl_utt, _ = numbers
-    layout.write_json(
+    write_json(
         folder / "run.json",
         {
             "format": 1,

@@ -15,6 +15,7 @@ from tests.human_evaluation.studies import make_study
 from tests.report.results_tree import DATA_HASH, SYSTEMS, write_run, write_tree
 from vhcr import cli, layout
 from vhcr.errors import CheckpointError, DataError, StudyError
+from vhcr.files import read_json, write_json
 from vhcr.human_evaluation.study import Imported
 from vhcr.human_evaluation.table import of_runs
 from vhcr.params import Params
@@ -39,7 +40,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def change(folder: Path, **values: Any) -> None:
     path = folder / "run.json"
-    layout.write_json(path, {**layout.read_json(path), **values})
+    write_json(path, {**read_json(path), **values})
 
 
 def copied(source: Path, target: Path, edit: Callable[[Path, Path], None]) -> str:
@@ -73,7 +74,7 @@ def test_by_name_by_folder_and_all_below(project: Path) -> None:
 
 def test_by_mlflow_id(project: Path) -> None:
     path = project / layout.trained("toy", "hred", 0) / "provenance.json"
-    layout.write_json(path, {"mlflow_run_id": "ab" * 16})
+    write_json(path, {"mlflow_run_id": "ab" * 16})
     assert resolve_results("ab" * 16) == [
         ("ab" * 16, layout.trained("toy", "hred", 0), layout.evaluated("toy", "hred", 0))
     ]
@@ -81,7 +82,7 @@ def test_by_mlflow_id(project: Path) -> None:
 
 def test_other_settings_have_names_of_their_own(project: Path) -> None:
     def edit(trained: Path, _: Path) -> None:
-        params = layout.read_json(trained / "run.json")["params"]
+        params = read_json(trained / "run.json")["params"]
         change(trained, params={**params, "training": {**params["training"], "learning_rate": 0.01}})
 
     found = load(VHCR, copied(project / VHCR / "0", project / "faster", edit))
@@ -117,7 +118,7 @@ def test_another_protocol_is_refused(project: Path) -> None:
     def edit(_: Path, evaluated: Path) -> None:
         path = evaluated / "provenance.json"
         protocol = {"generation": {"strategy": "beam"}, "context": "the first 1 turns"}
-        layout.write_json(path, {**layout.read_json(path), "protocol": protocol})
+        write_json(path, {**read_json(path), "protocol": protocol})
 
     other = copied(project / VHCR / "0", project / "other", edit)
     with pytest.raises(
@@ -129,15 +130,15 @@ def test_another_protocol_is_refused(project: Path) -> None:
 def test_what_does_not_matter_to_the_numbers_is_no_other_protocol(project: Path) -> None:
     def edit(_: Path, evaluated: Path) -> None:
         path = evaluated / "provenance.json"
-        run = layout.read_json(path)
+        run = read_json(path)
         run["protocol"]["evaluation"] = {"num_samples_shown": 3}
-        layout.write_json(path, run)
+        write_json(path, run)
 
     def keep(_: Path, evaluated: Path) -> None:
         path = evaluated / "provenance.json"
-        run = layout.read_json(path)
+        run = read_json(path)
         run["protocol"]["evaluation"] = {"num_samples_shown": 4}
-        layout.write_json(path, run)
+        write_json(path, run)
 
     one = copied(project / VHCR / "0", project / "one", edit)
     two = copied(project / "data/trained/toy/hred/0", project / "two", keep)
@@ -205,7 +206,7 @@ def test_votes_of_a_study_become_table_4(
 
 def test_runs_of_other_settings_are_pointed_out(project: Path, undrawn: None) -> None:
     """On a corpus's own page they cannot be refused: it shows whatever was evaluated."""
-    params = layout.read_json(project / VHCR / "0" / "run.json")["params"]
+    params = read_json(project / VHCR / "0" / "run.json")["params"]
     training = {**params["training"], "num_epochs": 2}
     for seed in (0, 1):
         change(project / VHCR / str(seed), params={**params, "training": training})

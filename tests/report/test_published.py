@@ -17,6 +17,7 @@ from tests.report.results_tree import DATA_HASH, SYSTEMS, write_run, write_tree
 from vhcr import layout, summary
 from vhcr.cli import app
 from vhcr.errors import DataError
+from vhcr.files import read_json, write_json, write_text
 from vhcr.report import published, published_page
 from vhcr.report.claims import claims
 from vhcr.report.evidence import Evidence
@@ -66,9 +67,9 @@ def test_later_runs_add_and_the_same_run_again_replaces(project: Path) -> None:
 def test_other_parameters_are_another_row_in_another_table(project: Path) -> None:
     publish()
     path = project / layout.trained("toy", "hred", 0) / "run.json"
-    run = layout.read_json(path)
+    run = read_json(path)
     changed = {**run["params"], "training": {**run["params"]["training"], "num_epochs": 99}}
-    layout.write_json(path, {**run, "params": changed})
+    write_json(path, {**run, "params": changed})
     rows = publish()
     assert names(rows) == [("hred", 0), ("hred", 0), ("vhcr-ud", 0)]
     assert sorted(len(results.runs) for results in published.load(PUBLISHED)) == [1, 2]
@@ -81,11 +82,11 @@ def test_how_a_training_ran_makes_no_other_row(project: Path) -> None:
     """Nor does a setting that an older program did not have, and that is off."""
     publish()
     path = project / layout.trained("toy", "hred", 0) / "run.json"
-    run = layout.read_json(path)
+    run = read_json(path)
     run["params"]["training"]["num_threads"] = 7
     run["params"]["system"] |= {"free_nats": 0.0, "kl_cycles": 1, "final_kl_weight": 1.0}
     run["params"]["model"]["initialisation"] = "release"
-    layout.write_json(path, run)
+    write_json(path, run)
     assert names(publish()) == [("hred", 0), ("vhcr-ud", 0)]
 
 
@@ -150,7 +151,7 @@ def test_rows_are_readable_and_say_what_made_them(project: Path) -> None:
     assert isinstance(made_by, dict)
     assert set(made_by) == set(published.MADE_BY)
     text = (PUBLISHED / "hred.json").read_text()
-    run = layout.read_json(project / layout.evaluated("toy", "hred", 0) / "provenance.json")
+    run = read_json(project / layout.evaluated("toy", "hred", 0) / "provenance.json")
     assert run["mlflow_run_id"] not in text, "it means nothing elsewhere"
     assert max(len(line) for line in text.splitlines()) < 20_000
     assert len(text) < 40_000, "of 1,000 replicates and the thinned curves"
@@ -178,7 +179,7 @@ def test_rows_of_before_are_kept(project: Path) -> None:
         "made_by": {"data_hash": DATA_HASH, "params": {"system": {"architecture": "vhred"}}},
         "protocol": {"split": "test"},
     }  # fmt: skip
-    layout.write_json(PUBLISHED / "vhred.json", [old])
+    write_json(PUBLISHED / "vhred.json", [old])
     assert names(publish()) == [("hred", 0), ("vhcr-ud", 0), ("vhred", 4)]
     older = next(results for results in published.load(PUBLISHED) if results.systems == ("vhred",))
     assert older.runs[0].value("average_1turn") == 0.5
@@ -187,8 +188,8 @@ def test_rows_of_before_are_kept(project: Path) -> None:
         "system": "hred",
         "made_by": {"data_hash": DATA_HASH, "params": {"system": {"architecture": "hred"}}},
     }
-    layout.write_json(PUBLISHED / "vhred.json", [old])
-    layout.write_json(PUBLISHED / "hred.json", [{**other, "nll_per_word": 3.5}])
+    write_json(PUBLISHED / "vhred.json", [old])
+    write_json(PUBLISHED / "hred.json", [{**other, "nll_per_word": 3.5}])
     publish()
     older = next(results for results in published.load(PUBLISHED) if "vhred" in results.systems)
     told = Evidence(older, num_samples=0, seed=0).leaders("nll_per_word", ["hred", "vhred"])
@@ -199,7 +200,7 @@ def test_rows_of_before_are_kept(project: Path) -> None:
 @pytest.mark.parametrize("text", ["{}", '[{"corpus": "toy"}]', "["])
 def test_a_damaged_file_is_named_and_all_are_kept(project: Path, text: str) -> None:
     """That it is of a system which this time adds nothing makes no difference."""
-    layout.write_text(PUBLISHED / "vhred.json", text)
+    write_text(PUBLISHED / "vhred.json", text)
     with pytest.raises(DataError, match=r"results/toy/vhred\.json"):
         publish()
     assert [path.name for path in PUBLISHED.iterdir()] == ["vhred.json"]
@@ -246,7 +247,7 @@ def test_commands(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_overview_holds_every_claim_on_every_corpus(project: Path) -> None:
     """Benchmarks lie in a folder beside the corpora, and are none."""
-    layout.write_json(Path("results/benchmarks/limit.json"), {"gflops": 190})
+    write_json(Path("results/benchmarks/limit.json"), {"gflops": 190})
     publish()
     page = Path("results/README.md").read_text()
     rows = {
@@ -265,7 +266,7 @@ def test_a_report_leaves_a_folder_of_others_alone(project: Path) -> None:
     """A paper's own folder has tables/ and plots/ too; they were once removed for ours."""
     publish()
     mine = Path("paper/tables/mine.tex")
-    layout.write_text(mine, "by hand")
+    write_text(mine, "by hand")
     result = CliRunner().invoke(app, ["report", "results/toy", "--out", "paper"])
     assert "paper/tables: not of a report" in str(result.exception) + result.output
     assert mine.read_text() == "by hand"
@@ -284,7 +285,7 @@ def test_files_of_one_name_have_pages_of_their_own(project: Path) -> None:
     """Of one system on two corpora; the second page once took the place of the first."""
     publish()
     other = Path("results/other/hred.json")
-    layout.write_text(other, (PUBLISHED / "hred.json").read_text())
+    write_text(other, (PUBLISHED / "hred.json").read_text())
     result = CliRunner().invoke(app, ["report", "results/toy/hred.json", str(other)], catch_exceptions=False)
     pages = [line for line in result.output.splitlines() if line.endswith("index.html")]
     assert pages == ["reports/published-toy-hred/index.html", "reports/published-other-hred/index.html"]

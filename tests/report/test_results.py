@@ -12,6 +12,7 @@ import pytest
 from tests.report.results_tree import SYSTEMS, write_run, write_tree
 from vhcr import layout
 from vhcr.errors import DataError
+from vhcr.files import read_json, write_json
 from vhcr.report.page import Report
 from vhcr.report.results import TABLE_KEYS, Run, load, read_curves
 
@@ -73,7 +74,7 @@ def test_dropped_pairs_weigh_nothing(report: Report) -> None:
 def test_runs_of_other_data_are_left_out_with_the_reason(small: Path) -> None:
     write_run(small, "toy", "vhred", 3, SYSTEMS["vhred"])
     path = small / layout.evaluated("toy", "vhred", 3) / "provenance.json"
-    layout.write_json(path, {**layout.read_json(path), "data_hash": "0ld" * 8})
+    write_json(path, {**read_json(path), "data_hash": "0ld" * 8})
     write_run(small, "toy", "vhred", 4, SYSTEMS["vhred"])
     (small / layout.evaluated("toy", "vhred", 4) / "metrics.json").unlink()
     write_run(small, "toy", "vhred", 5, SYSTEMS["vhred"])
@@ -90,7 +91,7 @@ def test_runs_of_other_data_are_left_out_with_the_reason(small: Path) -> None:
 def test_retrained_on_other_data_is_left_out_too(small: Path) -> None:
     """Evaluated earlier on the present data, but the training run beside it has moved on."""
     path = small / layout.trained("toy", "hred", 0) / "run.json"
-    layout.write_json(path, {**layout.read_json(path), "data_hash": "new" * 8})
+    write_json(path, {**read_json(path), "data_hash": "new" * 8})
     results = load("toy")
     assert not results.runs
     assert "in run.json" in results.left_out[0].reason
@@ -115,7 +116,7 @@ def test_shown_contexts_are_those_of_every_run(small: Path) -> None:
 
 def test_older_results_lack_files_and_keys(small: Path) -> None:
     evaluated = small / layout.evaluated("toy", "hred", 0)
-    layout.write_json(evaluated / "metrics.json", {"nll_per_word": 3.0})
+    write_json(evaluated / "metrics.json", {"nll_per_word": 3.0})
     for name in ("conversations.parquet", "responses.parquet"):
         (evaluated / name).unlink()
     (small / layout.trained("toy", "hred", 0) / "curves.csv").unlink()

@@ -16,6 +16,7 @@ from vhcr.errors import DataError
 from vhcr.evaluation.probes import Gathered, probe_labels
 from vhcr.evaluation.records import METRIC_VERSION
 from vhcr.evaluation.responses import controlled
+from vhcr.files import write_json
 from vhcr.models import build
 from vhcr.stages import evaluate, train
 from vhcr.tokenisation.vocabulary import Vocabulary
@@ -268,7 +269,7 @@ def test_z_conv_is_probed_where_no_utterance_is_scored():
 
 def test_a_run_of_other_data_is_refused(params):
     manifest = layout.tokenised("toy") / "manifest.json"
-    layout.write_json(manifest, {**json.loads(manifest.read_text()), "data_hash": "0" * 64})
+    write_json(manifest, {**json.loads(manifest.read_text()), "data_hash": "0" * 64})
     with pytest.raises(DataError, match="trained on data"):
         evaluate.run(params, "toy", "hred", 0)
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from vhcr.errors import DataError, VhcrError
-from vhcr.layout import read_json
+from vhcr.errors import StorageError, VhcrError
+from vhcr.files import read_json
 from vhcr.params import Params
 from vhcr.stages import tokenise
 
@@ -91,7 +91,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(project: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
-    with pytest.raises(DataError, match="No space left on device"):
+    with pytest.raises(StorageError, match="No space left on device"):
         tokenise.run(params(), corpus="own")
     assert not TOKENISED.exists()
     assert not any(path.is_file() for path in (project / ".work").rglob("*"))

@@ -15,6 +15,8 @@ from tests.generation.runs import trained_run
 from tests.stages import project
 from vhcr import layout
 from vhcr.errors import CheckpointError, DataError, ParameterError, ValidationError
+from vhcr.files import read_json, write_json
+from vhcr.provenance import read_run
 from vhcr.stages import train
 from vhcr.training.run import TrainedRun
 
@@ -55,7 +57,7 @@ def test_a_run_can_be_loaded_and_equal_seeds_give_equal_bytes(params):
     assert not run.model.training
     first = contents(folder)
     assert {path.name for path in folder.iterdir()} == {*REPRODUCIBLE, "provenance.json"}
-    said = layout.read_run(folder)
+    said = read_run(folder)
     assert said["seconds"] > 0
     assert said["identity"] == run.info["identity"]
     assert not set(train.PROVENANCE) & set(run.info), "where and when it was made would change run.json"
@@ -93,9 +95,9 @@ def test_killed_while_it_records_a_finished_training_is_not_made_again(params, m
 def test_a_run_from_before_a_setting_existed_loads_with_it_at_rest(tmp_path):
     """Every key of params.yaml is required; a new one must not orphan what older programs trained."""
     folder = trained_run(tmp_path)
-    info = layout.read_json(folder / "run.json")
+    info = read_json(folder / "run.json")
     del info["params"]["system"]["decoder_conditioning"], info["params"]["model"]["initialisation"]
-    layout.write_json(folder / "run.json", info)
+    write_json(folder / "run.json", info)
     run = TrainedRun.load(folder)
     assert run.params.system.decoder_conditioning == "initial_state"
     assert run.params.model.initialisation == "release"
@@ -115,13 +117,13 @@ def test_another_vocabulary_is_refused(params):
 def test_a_vocabulary_that_the_manifest_does_not_name_is_refused(params):
     manifest = layout.tokenised("toy") / "manifest.json"
     values = json.loads(manifest.read_text())
-    layout.write_json(manifest, {**values, "vocabulary_hash": "other"})
+    write_json(manifest, {**values, "vocabulary_hash": "other"})
     with pytest.raises(DataError, match=r"vocabulary\.parquet"):
         train.run(params, "toy", "hred", 0)
 
 
 def test_data_that_failed_validation_are_not_trained_on(params):
-    layout.write_json(layout.validated("toy") / "validation.json", {"success": False, "results": []})
+    write_json(layout.validated("toy") / "validation.json", {"success": False, "results": []})
     with pytest.raises(ValidationError, match="not valid"):
         train.run(params, "toy", "hred", 0)
 
@@ -175,7 +177,7 @@ def test_killed_at_random_moments_a_run_still_ends_in_the_same_bits(tmp_path, mo
         return contents(folder)
 
     expected = finish()
-    straight = layout.read_run(folder)["mlflow_run_id"]
+    straight = read_run(folder)["mlflow_run_id"]
     shutil.rmtree(folder)
 
     draw, kills = random.Random(7), 0
@@ -200,7 +202,7 @@ def test_killed_at_random_moments_a_run_still_ends_in_the_same_bits(tmp_path, mo
     client = MlflowClient("sqlite:///mlflow.db")
     experiment = client.get_experiment_by_name("vhcr-toy")
     runs = client.search_runs([experiment.experiment_id])
-    resumed = layout.read_run(folder)["mlflow_run_id"]
+    resumed = read_run(folder)["mlflow_run_id"]
     assert {run.info.run_id for run in runs} == {straight, resumed}
 
     def curve(run_id: str, name: str) -> list[tuple[int, float]]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.training import tiny
-from vhcr.errors import CheckpointError, ParameterError, TrainingError
+from vhcr.errors import CheckpointError, ParameterError, StorageError, TrainingError
 from vhcr.models import build
 from vhcr.training import state as state_module
 from vhcr.training.loop import Interrupted, Progress, fit, train_step
@@ -249,7 +249,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_untouched(tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(state_module, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match="No space left"):
         state.save(path)
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["state.safetensors", "state.seconds"]

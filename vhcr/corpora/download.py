@@ -8,8 +8,6 @@ one file.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -26,6 +24,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from vhcr import layout
 from vhcr.corpora.archives import is_archive
 from vhcr.errors import CorpusError
+from vhcr.files import digest, file_digest, locked, write_json
 
 if TYPE_CHECKING:
     import httpx
@@ -179,19 +178,13 @@ def use_local(path: Path, sha256: str | None = None) -> Fetched:
         CorpusError: it cannot be read, or its digest is not ``sha256``.
     """
     try:
-        digest = digest_of(path)
+        digest = file_digest(path)
         size = path.stat().st_size
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read: {error.strerror}") from None
     if sha256 is not None and digest != sha256.lower():
         raise CorpusError(f"{path}: wrong bytes: sha256 {digest}, expected {sha256.lower()}")
     return Fetched(path, "local", digest, size, checked=sha256 is not None)
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def base_name(url: str) -> str:
@@ -210,7 +203,7 @@ def public(url: str) -> str:
 
 
 def _place(folder: Path, url: str) -> Path:
-    return folder / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{base_name(url)}"
+    return folder / f"{digest(url)[:16]}-{base_name(url)}"
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -221,7 +214,7 @@ def _complete(path: Path, url: str, sha256: str | None) -> Fetched | None:
     """The file of an earlier call, if it is whole and is the one wanted; thrown away if it is damaged."""
     if not path.is_file():
         return None
-    digest = digest_of(path)
+    digest = file_digest(path)
     if digest != _read_version(path).sha256:
         path.unlink()
         return None
@@ -236,7 +229,11 @@ def _from_mirror(
     """The file from one mirror, asking again while attempts fail without anything new arriving."""
     path = _place(folder, url)
     part = _beside(path, ".part")
-    with _lock(_beside(path, ".lock")):
+
+    def waiting(holder: str) -> None:
+        logger.info("%s: %s is fetching it; waiting", base_name(url), holder)
+
+    with locked(_beside(path, ".lock"), "a download", on_wait=waiting):
         found = _complete(path, url, sha256)  # another process may have fetched it while we waited
         if found is not None:
             return found
@@ -347,7 +344,7 @@ def _version_of(response: httpx.Response, num_bytes: int | None) -> _Version:
 
 def _complaint(part: Path, name: str, sha256: str | None) -> tuple[str | None, str]:
     """What is wrong with a complete transfer (None: nothing), and its digest."""
-    digest = digest_of(part)
+    digest = file_digest(part)
     if sha256 is not None and digest != sha256.lower():
         return f"wrong bytes: sha256 {digest}, expected {sha256.lower()}", digest
     with part.open("rb") as file:
@@ -383,19 +380,7 @@ def _read_version(path: Path) -> _Version:
 
 
 def _write_version(path: Path, version: _Version) -> None:
-    layout.write_json(_beside(path, ".json"), asdict(version))
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a transfer for this process; others with the same address wait and then find it complete."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("%s: another process is fetching it; waiting", path.stem)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    write_json(_beside(path, ".json"), asdict(version))
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from vhcr import layout
 from vhcr.corpora.jsonl import TOY_FILE
+from vhcr.files import write_text
 
 Kind = Literal["help", "social"]
 T = TypeVar("T")
@@ -210,9 +210,9 @@ def conversation(seed: int, index: int) -> ToyConversation:
 def write(folder: Path, num_conversations: int, seed: int) -> list[str]:
     """Write conversations.jsonl, latents.jsonl and README.txt; return their names."""
     all_conversations = [conversation(seed, index) for index in range(num_conversations)]
-    layout.write_text(folder / TOY_FILE, _json_lines(_record(item) for item in all_conversations))
-    layout.write_text(folder / LATENTS_FILE, _json_lines(_latents(item) for item in all_conversations))
-    layout.write_text(folder / README_FILE, _readme(num_conversations, seed))
+    write_text(folder / TOY_FILE, _json_lines(_record(item) for item in all_conversations))
+    write_text(folder / LATENTS_FILE, _json_lines(_latents(item) for item in all_conversations))
+    write_text(folder / README_FILE, _readme(num_conversations, seed))
     return [TOY_FILE, LATENTS_FILE, README_FILE]
 
 

@@ -9,6 +9,7 @@ import typer
 
 from vhcr import layout
 from vhcr.errors import ParameterError
+from vhcr.files import write_text
 
 if TYPE_CHECKING:
     from vhcr.human_evaluation.study import Study
@@ -159,7 +160,7 @@ def export(
     folder = output or study.with_name(f"{study.stem}-{platform}")
     for name, text in (mturk if platform == "mturk" else label_studio).export(opened).items():
         try:
-            layout.write_text(folder / name, text)
+            write_text(folder / name, text)
         except OSError as error:
             raise ParameterError(f"{folder / name}: cannot be written: {error.strerror}") from None
         typer.echo(str(folder / name))

@@ -8,8 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from vhcr import layout
 from vhcr.errors import DataError, StudyError
+from vhcr.files import read_json
 from vhcr.human_evaluation.study import CHOICES, Choice, Imported, Item, Study
 
 SOURCE = "label-studio"
@@ -35,7 +35,7 @@ def read(path: Path, study: Study) -> Iterator[Imported]:
     """
     expected = {item.item: _data(item) for item in study.items()}
     try:
-        tasks = layout.read_json(path)
+        tasks = read_json(path)
     except (DataError, UnicodeDecodeError) as error:
         raise StudyError(str(error)) from None
     if not isinstance(tasks, list):

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from vhcr import layout
 from vhcr.errors import StudyError
+from vhcr.files import flatten, read_json
 from vhcr.tokenisation.tokeniser import detokenise
 
 COLUMNS = ("conversation_id", "num_response_turns", "turn", "context", "reference", "response")
@@ -90,7 +91,7 @@ def read_run(folder: Path, num_turns: int) -> EvaluatedRun:
     parts = folder.resolve().parts[-3:]
     if len(parts) < 3 or not parts[2].isdecimal():
         raise StudyError(f"{folder}: expected a folder .../<corpus>/<system>/<seed>")
-    provenance = layout.read_json(folder / "provenance.json")
+    provenance = read_json(folder / "provenance.json")
     for key in ("data_hash", "protocol"):
         if not provenance.get(key):
             raise StudyError(f"{folder / 'provenance.json'}: {key} is missing: evaluate this run again")
@@ -122,7 +123,7 @@ def read_run(folder: Path, num_turns: int) -> EvaluatedRun:
             tuple(_readable(row["response"]) for row in group),
         )
     run = folder.resolve().parents[3].joinpath("trained", *parts, "run.json")
-    trained = layout.read_json(run) if run.is_file() else {}
+    trained = read_json(run) if run.is_file() else {}
     settings = trained.get("params", {}).get("system", {})
     return EvaluatedRun(parts[0], parts[1], int(parts[2]), folder, provenance, settings, spoken)
 
@@ -141,7 +142,7 @@ def check_comparable(system: EvaluatedRun, opponent: EvaluatedRun) -> None:
     hashes = [str(run.provenance["data_hash"]) for run in (system, opponent)]
     if hashes[0] != hashes[1]:
         raise StudyError(f"{both}: made from different data, {hashes[0][:12]} and {hashes[1][:12]}")
-    mine, theirs = (_flat(run.provenance["protocol"]) for run in (system, opponent))
+    mine, theirs = (flatten(run.provenance["protocol"]) for run in (system, opponent))
     for key in sorted(mine.keys() | theirs.keys()):
         if mine.get(key) != theirs.get(key):
             raise StudyError(
@@ -205,13 +206,3 @@ def draw_pairs(
 
 def _readable(words: str) -> str:
     return detokenise(words.split())
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves of a nested mapping under their dotted paths."""
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        result.update(
-            _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-        )
-    return result

@@ -22,7 +22,6 @@ import dataclasses
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import sqlite3
 import time
@@ -31,7 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from vhcr.errors import StudyError
+from vhcr.errors import StorageError, StudyError
+from vhcr.files import atomic
 from vhcr.human_evaluation.pairs import Pair
 
 Choice = Literal["left", "right", "tie"]
@@ -242,16 +242,12 @@ class Study:
             StudyError: ``path`` exists, for votes are never overwritten; or it cannot be written.
         """
         secret = secrets.token_bytes(32)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)
-        except OSError as error:
-            raise StudyError(f"{path}: cannot be written: {error.strerror}") from None
         try:
             # It holds what says which response is whose: for its owner alone.
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+            with (
+                atomic(path, replace=False, private=True) as temporary,
+                contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as connection,
+            ):
                 connection.executescript(f"BEGIN; {SCHEMA}")
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {FORMAT}")
@@ -261,14 +257,12 @@ class Study:
                 )
                 connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?)", _rows(pairs, secret))
                 connection.execute("COMMIT")
-            try:
-                os.link(temporary, path)  # unlike a rename, fails where there is a file
-            except FileExistsError:
-                raise StudyError(f"{path}: exists already, with its votes; choose another --output") from None
-        except (OSError, sqlite3.Error) as error:
+        except FileExistsError:
+            raise StudyError(f"{path}: exists already, with its votes; choose another --output") from None
+        except StorageError as error:
+            raise StudyError(str(error)) from None
+        except sqlite3.Error as error:
             raise StudyError(f"{path}: cannot be written: {error}") from None
-        finally:
-            temporary.unlink(missing_ok=True)
         return cls(path)
 
     # Raters

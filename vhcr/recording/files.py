@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vhcr.errors import DataError
-from vhcr.layout import read_json, read_run
+from vhcr.files import digest, file_digest, flatten, read_json
+from vhcr.provenance import read_run
 from vhcr.recording.run import MlflowRun, input_tags
 from vhcr.recording.seeds import group_of, settle
 from vhcr.recording.store import client, experiment_id, experiment_name, one_at_a_time, plainly, stored_run
@@ -56,7 +56,7 @@ def import_run(folder: Path, evaluated: Path | None = None, *, uri: str | None =
     try:
         rows = list(csv.DictReader((folder / "curves.csv").read_text(encoding="utf-8").splitlines()))
         corpus, system, seed = info["corpus"], info["system"], info["seed"]
-        params = {**dict(_flat(info["params"])), "seed": seed}
+        params = {**flatten(info["params"]), "seed": seed}
     except OSError as error:
         raise DataError(f"{folder / 'curves.csv'}: cannot be read: {error.strerror}") from None
     except KeyError as error:
@@ -65,8 +65,7 @@ def import_run(folder: Path, evaluated: Path | None = None, *, uri: str | None =
         params["num_parameters"] = info["num_parameters"]
     # Made again, run.json and the curves come out the same; the provenance tells the two apart.
     files = [folder / name for name in ("run.json", "provenance.json", "curves.csv")]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists()))
-    imported = digest.hexdigest()[:32]
+    imported = digest(*(file.read_bytes() for file in files if file.exists()))[:32]
     tags = {"corpus": corpus, "system": system, "seed": str(seed), "started_by": "import"}
     tags |= {"imported": imported, "group": group_of(info), "dirty": str(bool(info.get("dirty"))).lower()}
     if reading := info["params"].get("system", {}).get("reading"):
@@ -110,22 +109,8 @@ def import_run(folder: Path, evaluated: Path | None = None, *, uri: str | None =
     return run.run_id
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """The finite numbers of a nested mapping, each under its path: ``responses/1/average``."""
-    for name, value in _flat(values, "/"):
+    for name, value in flatten(values, "/").items():
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             yield name, float(value)
-
-
-def _flat(values: Mapping[str, Any], separator: str = ".", prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, separator, f"{prefix}{key}{separator}")
-        else:
-            yield f"{prefix}{key}", value

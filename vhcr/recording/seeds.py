@@ -8,12 +8,11 @@ keeps the older one.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vhcr.files import values_digest
 from vhcr.recording.run import MlflowRun
 from vhcr.recording.store import one_at_a_time, plainly
 
@@ -29,7 +28,7 @@ SHARED_TAGS = ("corpus", "system", "group", "reading", "data_hash", "git_commit"
 def group_of(info: Mapping[str, Any]) -> str:
     """What runs share that differ in their seed alone: corpus, data, system, parameters, training code."""
     shared = {name: info.get(name) for name in ("corpus", "system", "data_hash", "params", "code")}
-    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
+    return values_digest(shared)
 
 
 def settle(connected: MlflowClient, experiment_id: str, group: str) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vhcr.errors import VhcrError
+from vhcr.files import locked
 from vhcr.layout import WORK, project_root
 
 if TYPE_CHECKING:
@@ -97,17 +98,6 @@ def told(error: Exception, uri: str | None = None) -> str:
     """What MLflow says of an error; it repeats the address, password and all, which is not."""
     uri = (uri or tracking_uri()).rstrip("/")
     return str(error).replace(uri, without_password(uri))
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold ``path`` as a lock among processes; it is free again when the holder ends, however it ends."""
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from vhcr import layout
+from vhcr.files import write_text
 from vhcr.recording import client, plainly
 from vhcr.report.evidence import Evidence
 from vhcr.report.paper import PaperFigures
@@ -31,7 +31,7 @@ def send_shown(run_id: str, corpus: str, system: str, seed: int) -> None:
     evidence = Evidence(results, num_samples=1, seed=0)  # none of the figures has an interval
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        layout.write_text(folder / "samples.txt", samples(results))
+        write_text(folder / "samples.txt", samples(results))
         for figure in figures(evidence, PaperFigures(None)):
             if figure.id in FIGURES:
                 _, svg = write_images(figure, folder / "plots")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -10,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vhcr.errors import DataError
-from vhcr.layout import read_json, read_run
+from vhcr.files import digest, file_digest, read_json
 from vhcr.params import GenerationParams, parse
+from vhcr.provenance import read_run
 from vhcr.recording import client, experiment_name, import_run, one_at_a_time, plainly, run_url
-from vhcr.recording.files import EVALUATION, file_digest
+from vhcr.recording.files import EVALUATION
 from vhcr.recording.store import told
 from vhcr.registry.card import intervals, model_card
 from vhcr.registry.champion import RULE, Verdict, judge
@@ -95,16 +95,15 @@ def register(
 
 def model_digest(folder: Path) -> str:
     """What two runs share exactly when they are the same model: parameters, vocabulary, sizes, system."""
-    digest = hashlib.sha256()
     info = read_json(folder / "run.json")
+    parts = []
     for name in ("best.safetensors", "vocabulary.txt"):
         try:
-            digest.update(file_digest(folder / name).encode())
+            parts.append(file_digest(folder / name))
         except OSError as error:
             raise DataError(f"{folder / name}: cannot be read: {error.strerror}") from None
     shape = {part: info["params"][part] for part in ("model", "system")}
-    digest.update(repr(sorted((part, sorted(values.items())) for part, values in shape.items())).encode())
-    return digest.hexdigest()
+    return digest(*parts, repr(sorted((part, sorted(values.items())) for part, values in shape.items())))
 
 
 def _ensure_model(connected: MlflowClient, name: str, corpus: str) -> None:
@@ -167,11 +166,10 @@ def _tags(
     identity: str,
     evaluated: Path,
 ) -> dict[str, str]:
-    digest = hashlib.sha256("".join(file_digest(evaluated / name) for name in COMPARED).encode())
     tags = {name: str(info[name]) for name in ("corpus", "system", "seed", "data_hash")}
     tags |= {
         "model_digest": identity,
-        "evaluation_digest": digest.hexdigest(),
+        "evaluation_digest": digest(*(file_digest(evaluated / name) for name in COMPARED)),
         "git_commit": str(info.get("code_version")),
         "dirty": str(bool(info.get("dirty"))).lower(),
         "reading": info["params"]["system"]["reading"],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +9,10 @@ from typing import Any, NamedTuple
 
 from vhcr import layout
 from vhcr.errors import DataError
+from vhcr.files import flatten, read_json, values_digest
+from vhcr.provenance import read_run
 from vhcr.report.results import Results, Run, conversations_shown, load_run
-from vhcr.report.settings import flat, protocol_partings, trained_with
+from vhcr.report.settings import protocol_partings, trained_with
 from vhcr.report.systems import system_order
 
 
@@ -39,7 +39,7 @@ def load(
     if not places:
         raise DataError("no run was chosen")
     _refuse_repetitions(places)
-    infos = [layout.read_run(place.trained) for place in places]
+    infos = [read_run(place.trained) for place in places]
     for place, info in zip(places, infos, strict=True):
         for key in ("corpus", "system", "seed", "data_hash", "params"):
             if key not in info:
@@ -119,7 +119,7 @@ def _named(runs: Sequence[Run]) -> list[Run]:
 
 def _name(run: Run, namesakes: Sequence[Run]) -> str:
     params = {id(other): _settings(other) for other in namesakes}
-    if len({_digest(values) for values in params.values()}) == 1:
+    if len({values_digest(values) for values in params.values()}) == 1:
         return run.system
     own = params[id(run)]
     keys = dict.fromkeys(key for values in params.values() for key in values)
@@ -128,11 +128,7 @@ def _name(run: Run, namesakes: Sequence[Run]) -> str:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return flat(trained_with(run.training.get("params") or {}))
-
-
-def _digest(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return flatten(trained_with(run.training.get("params") or {}))
 
 
 def _data(corpus: str, data_hash: str) -> dict[str, Any]:
@@ -147,7 +143,7 @@ def _data(corpus: str, data_hash: str) -> dict[str, Any]:
     }
     if not files["manifest"].exists():
         return bare
-    manifest = layout.read_json(files["manifest"])
+    manifest = read_json(files["manifest"])
     if manifest.get("data_hash") != data_hash:
         return bare
-    return {name: layout.read_json(path) for name, path in files.items() if path.exists()}
+    return {name: read_json(path) for name, path in files.items() if path.exists()}

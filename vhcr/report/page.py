@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from vhcr.files import flatten
 from vhcr.report.claims import Claim, Verdict, claims
 from vhcr.report.evidence import Evidence
 from vhcr.report.paper import PaperFigures
 from vhcr.report.plots import Figure, colours, dash, figures
 from vhcr.report.results import Json, Results, Run, TalkKey
-from vhcr.report.settings import flat, partings
+from vhcr.report.settings import partings
 from vhcr.report.systems import label
 from vhcr.report.tables import NOTHING, Table, tables
 
@@ -425,7 +426,7 @@ def _provenance(results: Results) -> dict[str, Any]:
 def _settings(results: Results) -> dict[str, Any]:
     """Parameters by whether all systems share them; a system's are those of its first run."""
     firsts = {system: results.of(system)[0] for system in results.systems}
-    params = {system: flat(run.training.get("params") or {}) for system, run in firsts.items()}
+    params = {system: flatten(run.training.get("params") or {}) for system, run in firsts.items()}
     names = list(dict.fromkeys(name for values in params.values() for name in values))
     shared, different = {}, []
     for name in names:

@@ -11,7 +11,6 @@ Publishing adds to what is there: a row gives way only to one of the same corpus
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from vhcr import layout
 from vhcr.errors import DataError
+from vhcr.files import read_json, values_digest, write_text
 from vhcr.report.evidence import Evidence
 from vhcr.report.plots import thinned
 from vhcr.report.results import EMBEDDING_METRICS, TABLE_KEYS, Json, Results, Run, Talk, TalkKey
@@ -62,7 +61,7 @@ def publish(results: Results, *, num_samples: int, seed: int, folder: Path = Pat
     for system in sorted({run.system for run in results.runs}):
         own = sorted((row for row in rows.values() if row["system"] == system), key=_place)
         written.append(place / f"{system}.json")
-        layout.write_text(written[-1], as_json(own))
+        write_text(written[-1], as_json(own))
     return written
 
 
@@ -87,7 +86,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    rows = layout.read_json(path)
+    rows = read_json(path)
     if not isinstance(rows, list):
         raise DataError(f"{path}: expected a list of rows")
     for number, row in enumerate(rows):
@@ -101,14 +100,14 @@ def key(row: Json) -> str:
     """What a row is of: corpus, data, parameters and seed. Settings that are off count as absent ones."""
     made_by = row["made_by"]
     params = trained_with(made_by.get("params") or {"system": {"name": row["system"]}})
-    return _digest(row["corpus"], made_by.get("data_hash"), params, row["seed"])
+    return values_digest(row["corpus"], made_by.get("data_hash"), params, row["seed"])
 
 
 def setting(row: Json) -> str:
     """What rows must share to stand in one table: data, sizes, schedule and protocol."""
     params = trained_with(row["made_by"].get("params") or {})
     shared = {section: values for section, values in params.items() if section != "system"}
-    return _digest(row["corpus"], row["made_by"].get("data_hash"), shared, heard(row["protocol"]))
+    return values_digest(row["corpus"], row["made_by"].get("data_hash"), shared, heard(row["protocol"]))
 
 
 def as_row(run: Run, evidence: Evidence) -> dict[str, Any]:
@@ -274,11 +273,6 @@ def _when(row: Json) -> str:
 def _place(row: Json) -> tuple[Any, ...]:
     """Order of rows: by setting, system and seed, so that what is added changes few lines."""
     return (setting(row), row["system"], row["seed"], key(row))
-
-
-def _digest(*values: Any) -> str:
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def as_json(value: Any, indent: str = "") -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vhcr import layout
+from vhcr.files import write_text
 from vhcr.report.claims import claims, statements
 from vhcr.report.evidence import Evidence
 from vhcr.report.paper import PaperFigures
@@ -32,7 +32,7 @@ def write(folder: Path) -> Path:
     for figure in (figure for each in drawn for figure in each):
         write_images(figure, folder, ("svg",))
     page = folder / "README.md"
-    layout.write_text(page, _markdown(folder, sets, drawn))
+    write_text(page, _markdown(folder, sets, drawn))
     return page
 
 
@@ -62,7 +62,7 @@ def write_overview(folder: Path) -> Path:
         "has not been. –: the paper does not say it of this corpus.",
     ]
     page = folder / "README.md"
-    layout.write_text(page, "\n\n".join(parts) + "\n")
+    write_text(page, "\n\n".join(parts) + "\n")
     return page
 
 

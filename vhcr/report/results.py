@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from vhcr import layout
 from vhcr.errors import DataError
+from vhcr.files import read_json
+from vhcr.provenance import read_run
 from vhcr.report.systems import SYSTEM_LABELS, kinds, label, roles, system_order
 from vhcr.results.statistics import Resampled
 
@@ -233,7 +235,7 @@ def load(
         DataError: the corpus is not tokenised, or a file that is there is damaged.
     """
     tokenised = layout.tokenised(corpus)
-    manifest = layout.read_json(tokenised / "manifest.json")
+    manifest = read_json(tokenised / "manifest.json")
     data_hash = manifest.get("data_hash")
     if not data_hash:
         raise DataError(f"{tokenised / 'manifest.json'}: data_hash is missing")
@@ -324,7 +326,7 @@ def _why_not(corpus: str, system: str, seed: str, data_hash: str) -> str | None:
     if not (evaluated / "metrics.json").exists():
         return "trained, but not evaluated"
     hashes = {
-        path.name: layout.read_json(path).get("data_hash")
+        path.name: read_json(path).get("data_hash")
         for path in (evaluated / "provenance.json", trained / "run.json")
         if path.exists()
     }
@@ -337,7 +339,7 @@ def _why_not(corpus: str, system: str, seed: str, data_hash: str) -> str | None:
 
 
 def _optional_json(path: Path) -> Json:
-    return layout.read_json(path) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def load_run(
@@ -359,8 +361,8 @@ def load_run(
         corpus=corpus,
         system=system,
         seed=seed,
-        metrics=layout.read_json(evaluated / "metrics.json"),
-        training=layout.read_run(trained) if (trained / "run.json").exists() else {},
+        metrics=read_json(evaluated / "metrics.json"),
+        training=read_run(trained) if (trained / "run.json").exists() else {},
         provenance=_optional_json(evaluated / "provenance.json"),
         curves=read_curves(curves) if curves.exists() else {},
         sums=read_sums(evaluated),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vhcr.files import flatten
 from vhcr.params import AT_REST
 from vhcr.report.results import Run
 
@@ -12,17 +13,6 @@ from vhcr.report.results import Run
 OPERATIONAL = frozenset({"num_threads", "checkpoint_seconds", "record_every_steps", "device"})
 # Settings of an evaluation that change no number of it.
 UNHEARD = frozenset({"batch_conversations", "num_samples_shown"})
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"training.learning_rate": 1e-4, ...}``"""
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            result.update(flat(value, f"{prefix}{key}."))
-        else:
-            result[f"{prefix}{key}"] = value
-    return result
 
 
 def heard(protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,12 +47,12 @@ def partings(runs: Sequence[Run]) -> list[str]:
 
 def protocol_partings(runs: Mapping[str, Run]) -> list[str]:
     """Parts of the evaluation's protocol that differ among runs, under the given names."""
-    return _parted({name: flat(heard(run.provenance.get("protocol") or {})) for name, run in runs.items()})
+    return _parted({name: flatten(heard(run.provenance.get("protocol") or {})) for name, run in runs.items()})
 
 
 def _shared(run: Run) -> dict[str, Any]:
     sections = trained_with(run.training.get("params") or {})
-    return flat({section: values for section, values in sections.items() if section != "system"})
+    return flatten({section: values for section, values in sections.items() if section != "system"})
 
 
 def _parted(found: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vhcr import layout
 from vhcr.errors import DataError
+from vhcr.files import write_json, write_parquet, write_text
 from vhcr.report.page import Report, render
 from vhcr.report.plots import write_images
 from vhcr.report.results import Results, Run
@@ -30,23 +30,23 @@ def write(report: Report, folder: Path, *, commit: str | None = None) -> Path:
     for part in ("plots", "tables"):
         if (folder / part).exists() and not (folder / "table.json").exists():
             raise DataError(f"{folder / part}: not of a report; give the report a folder of its own")
-    layout.write_json(folder / "table.json", [run.table_row() for run in report.results.runs])
+    write_json(folder / "table.json", [run.table_row() for run in report.results.runs])
     for part in ("plots", "tables"):
         shutil.rmtree(folder / part, ignore_errors=True)
     for table in report.tables:
-        layout.write_text(folder / "tables" / f"{table.id}.tex", latex(table))
-        layout.write_text(folder / "tables" / f"{table.id}.csv", as_csv(table))
+        write_text(folder / "tables" / f"{table.id}.tex", latex(table))
+        write_text(folder / "tables" / f"{table.id}.csv", as_csv(table))
     for name, columns in (
         ("table5", responses(report.results)),
         ("table6", talks(report.results, "interpolation")),
         ("table7", talks(report.results, "fixed")),
     ):
         if columns["system"]:
-            layout.write_parquet(folder / "tables" / f"{name}.parquet", columns)
+            write_parquet(folder / "tables" / f"{name}.parquet", columns)
     for figure in report.figures:
         write_images(figure, folder / "plots")
-    layout.write_text(folder / "curves.csv", curves_csv(report.results.runs))
-    layout.write_text(folder / "index.html", render(report, commit=commit))
+    write_text(folder / "curves.csv", curves_csv(report.results.runs))
+    write_text(folder / "index.html", render(report, commit=commit))
     return folder / "index.html"
 
 

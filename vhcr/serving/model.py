@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 
 from vhcr.errors import VhcrError
-from vhcr.layout import read_json
+from vhcr.files import read_json
 from vhcr.params import GenerationParams, parse
 from vhcr.serving.answer import Answerer, AnswerParams
 from vhcr.training.run import TrainedRun

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import vhcr
-from vhcr.layout import write_json, write_text
+from vhcr.files import write_json, write_text
 from vhcr.params import GenerationParams
 from vhcr.serving.answer import AnswerParams
 from vhcr.serving.model import GENERATION, RUN

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,13 +13,13 @@ from vhcr.corpora.archives import is_archive, unpack
 from vhcr.corpora.download import (
     Fetched,
     base_name,
-    digest_of,
     fetch,
     find_local,
     use_local,
 )
 from vhcr.corpora.table import SUFFIXES
 from vhcr.errors import CorpusError
+from vhcr.files import atomic_folder, digest, empty, file_digest, write_json
 from vhcr.params import Params, SourceParams
 from vhcr.stages.common import stage_main
 
@@ -48,42 +45,26 @@ def run(params: Params, *, corpus: str) -> None:
 
     Raises:
         CorpusError: nothing names a source, no mirror gives the file, a digest or archive is wrong, or
-            the disk is full.
+            a file cannot be read.
+        StorageError: the disk is full.
     """
     source = params.corpus(corpus).source
-    with _replacing(layout.raw(corpus)) as folder:
-        if source.reader == "toy" and source.path is None:
-            names = toy.write(folder, source.toy.num_conversations, source.toy.seed)
-            files = [_noted(use_local(folder / name), name, origin="generated") for name in names]
-        elif source.path is not None and Path(source.path).expanduser().is_dir():
-            files = [_copy_folder(Path(source.path).expanduser(), folder, source, layout.raw(corpus))]
-        else:
-            file = _main_file(source, corpus, folder)
-            files = [_noted(file, _name(file)), *_extra_files(source, folder)]
-        layout.write_json(
-            folder / SOURCE_FILE, {"format": 1, "corpus": corpus, "reader": source.reader, "files": files}
-        )
-    logger.info("%s: %s", corpus, layout.raw(corpus))
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A new folder beside ``target`` that takes its place at the end, or vanishes on any error."""
-    new, old = target.with_name(f".{target.name}.new.tmp"), target.with_name(f".{target.name}.old.tmp")
     try:
-        for left_behind in (new, old):  # by a process that was killed
-            if left_behind.exists():
-                shutil.rmtree(left_behind)
-        new.mkdir(parents=True)
-        yield new
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
+        with atomic_folder(layout.raw(corpus)) as folder:
+            if source.reader == "toy" and source.path is None:
+                names = toy.write(folder, source.toy.num_conversations, source.toy.seed)
+                files = [_noted(use_local(folder / name), name, origin="generated") for name in names]
+            elif source.path is not None and Path(source.path).expanduser().is_dir():
+                files = [_copy_folder(Path(source.path).expanduser(), folder, source, layout.raw(corpus))]
+            else:
+                file = _main_file(source, corpus, folder)
+                files = [_noted(file, _name(file)), *_extra_files(source, folder)]
+            write_json(
+                folder / SOURCE_FILE, {"format": 1, "corpus": corpus, "reader": source.reader, "files": files}
+            )
     except OSError as error:
-        raise CorpusError(f"{error.filename or target}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        raise CorpusError(f"{error.filename or corpus}: {error.strerror or error}") from error
+    logger.info("%s: %s", corpus, layout.raw(corpus))
 
 
 def _main_file(source: SourceParams, corpus: str, folder: Path) -> Fetched:
@@ -123,8 +104,7 @@ def _name(file: Fetched) -> str:
 
 def _place(file: Fetched, folder: Path, source: SourceParams) -> None:
     """Unpack an archive into the raw folder, or copy a plain file there."""
-    shutil.rmtree(folder)  # what an earlier mirror's damaged archive left
-    folder.mkdir()
+    empty(folder)  # what an earlier mirror's damaged archive left
     path = file.path
     if not is_archive(path):
         if source.reader in {"cornell", "ubuntu"}:
@@ -189,14 +169,13 @@ def _copy_folder(origin: Path, folder: Path, source: SourceParams, target: Path)
         raise CorpusError(
             f"{source.path}: reader {source.reader} finds no {' or '.join(suffixes)} file in it"
         )
-    digest, num_bytes = hashlib.sha256(), 0
     for path in paths:
         name = path.relative_to(origin).as_posix()
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / name)
-        digest.update(f"{digest_of(path)}  {name}\n".encode())  # as sha256sum lists them
-        num_bytes += path.stat().st_size
-    note = Fetched(origin, "local", digest.hexdigest(), num_bytes, checked=False)
+    listed = (f"{file_digest(path)}  {path.relative_to(origin).as_posix()}\n" for path in paths)
+    num_bytes = sum(path.stat().st_size for path in paths)
+    note = Fetched(origin, "local", digest(*listed), num_bytes, checked=False)  # as sha256sum lists them
     return {**_noted(note, origin.name), "num_files": len(paths)}
 
 

@@ -6,6 +6,7 @@ import logging
 
 from vhcr import layout
 from vhcr.conversation import SPLITS
+from vhcr.files import write_json
 from vhcr.params import Params
 from vhcr.stages.common import stage_main
 
@@ -40,7 +41,7 @@ def run(params: Params, *, corpus: str) -> None:
         "splits": by_split,
     }
     vectors.save(layout.embeddings(corpus) / "vectors.bin")
-    layout.write_json(layout.embeddings(corpus) / "metrics.json", metrics)
+    write_json(layout.embeddings(corpus) / "metrics.json", metrics)
     logger.info(
         "%s: %s vectors of %s dimensions cover %.1f %% of the test split's words",
         corpus,

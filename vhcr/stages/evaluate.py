@@ -19,8 +19,9 @@ from vhcr.errors import DataError
 from vhcr.evaluation.evaluate import EvaluationData, evaluate
 from vhcr.evaluation.probes import Key
 from vhcr.evaluation.records import Evaluation, Protocol
+from vhcr.files import read_json, write_json, write_parquet
 from vhcr.params import Params
-from vhcr.provenance import code_version, dvc_hash, machine, versions
+from vhcr.provenance import code_version, dvc_hash, machine, read_run, versions
 from vhcr.recording import or_later
 from vhcr.registry import register, send_shown
 from vhcr.stages.common import stage_main
@@ -63,7 +64,7 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
     started = time.monotonic()
     merged = params.corpus(corpus)
     source, out = layout.tokenised(corpus), layout.evaluated(corpus, system, seed)
-    manifest = layout.read_json(source / "manifest.json")
+    manifest = read_json(source / "manifest.json")
     if merged.training.num_threads:
         torch.set_num_threads(merged.training.num_threads)
     device = str(choose_device(merged.training.device))
@@ -86,16 +87,16 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
         merged.evaluation,
         merged.generation,
     )
-    layout.write_parquet(out / "conversations.parquet", found.conversations._asdict())
-    layout.write_parquet(out / "responses.parquet", columns(found.responses, RESPONSES), RESPONSES)
-    layout.write_parquet(out / "control.parquet", columns(found.control, CONTROL), CONTROL)
-    layout.write_json(out / "metrics.json", found.evaluation.as_json())
-    layout.write_json(out / "summary.json", {f"{system}-{seed}": summary(found.evaluation)})
+    write_parquet(out / "conversations.parquet", found.conversations._asdict())
+    write_parquet(out / "responses.parquet", columns(found.responses, RESPONSES), RESPONSES)
+    write_parquet(out / "control.parquet", columns(found.control, CONTROL), CONTROL)
+    write_json(out / "metrics.json", found.evaluation.as_json())
+    write_json(out / "summary.json", {f"{system}-{seed}": summary(found.evaluation)})
     version = code_version()
-    layout.write_json(
+    write_json(
         out / "provenance.json",
         {
-            "mlflow_run_id": layout.read_run(trained.folder).get("mlflow_run_id"),
+            "mlflow_run_id": read_run(trained.folder).get("mlflow_run_id"),
             "data_hash": manifest["data_hash"],
             "inputs": {str(path): dvc_hash(path) for path in (source, vectors_path)},
             "code_version": version.commit,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vhcr.errors import CheckpointError, DataError
-from vhcr.layout import DATA, WORK, read_run
+from vhcr.errors import CheckpointError, DataError, StorageError
+from vhcr.files import atomic_folder
+from vhcr.layout import DATA, WORK
+from vhcr.provenance import read_run
 from vhcr.recording.files import EVALUATION
 from vhcr.recording.store import told
 
@@ -170,42 +171,17 @@ def _fetching(run_id: str, folder: Path, *, anew: bool) -> Iterator[tuple[Mlflow
     client = _client()
     from mlflow.exceptions import MlflowException
 
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir(parents=True, exist_ok=True)
-        yield client, temporary
-        _put(temporary, folder, anew=anew)
-    except (MlflowException, OSError) as error:
+        with atomic_folder(folder, keep=None if anew else _is_run) as temporary:
+            yield client, temporary
+    except (MlflowException, OSError, StorageError) as error:
         raise CheckpointError(
             f"MLflow run {run_id} does not lie in {DATA / 'trained'}, and cannot be fetched: {told(error)}"
         ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _put(made: Path, folder: Path, *, anew: bool) -> None:
-    """``made`` becomes ``folder``; where another process was first, what it put there stays: it may read it.
-
-    ``anew`` replaces what was there before.
-    """
-    if anew:
-        _clear(folder)
-    try:
-        made.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        if not anew and not (folder / "run.json").is_file():  # something else, which was there before
-            _clear(folder)
-            made.rename(folder)
-
-
-def _clear(folder: Path) -> None:
-    """Remove a folder; nobody sees half of it."""
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    with contextlib.suppress(FileNotFoundError):
-        folder.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)
+def _is_run(folder: Path) -> bool:
+    return (folder / "run.json").is_file()
 
 
 def _client() -> MlflowClient:

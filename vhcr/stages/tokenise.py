@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 
 from vhcr import layout
-from vhcr.errors import DataError
+from vhcr.files import atomic_folder, write_json
 from vhcr.params import Params
 from vhcr.stages.common import stage_main
 
@@ -25,9 +23,7 @@ def run(params: Params, *, corpus: str) -> None:
     own = params.corpus(corpus)
     skipped = corpora.Skipped()
     folder = layout.tokenised(corpus)
-    scratch = layout.WORK / "tokenised" / f"{corpus}.{os.getpid()}"
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with atomic_folder(folder) as scratch:
         conversations = corpora.read(layout.raw(corpus), own.source, skipped)
         dataset = build(conversations, own.tokenisation, scratch, corpus=corpus)
         dataset.metrics["read"]["skipped"] = {
@@ -35,17 +31,8 @@ def run(params: Params, *, corpus: str) -> None:
             "by_reason": dict(sorted(skipped.counts.items())),
             "examples": dict(sorted(skipped.examples.items())),
         }
-        layout.write_json(scratch / "manifest.json", dataset.manifest)
-        layout.write_json(scratch / "metrics.json", dataset.metrics)
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch.replace(folder)
-    except OSError as error:
-        where = error.filename or scratch
-        raise DataError(f"{where}: cannot be written or read: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        write_json(scratch / "manifest.json", dataset.manifest)
+        write_json(scratch / "metrics.json", dataset.metrics)
     sizes = dataset.manifest["splits"]
     logger.info(
         "%s: %s conversations; vocabulary %s (4 specials), %s distinct words in training; %s records skipped",

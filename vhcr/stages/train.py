@@ -19,14 +19,14 @@ import torch
 
 from vhcr import layout, recording
 from vhcr.batch import Conversations
-from vhcr.errors import DataError, ValidationError
+from vhcr.errors import DataError, HeldError, TrainingError, ValidationError
+from vhcr.files import flatten, locked, place, read_json, write_json, write_text
 from vhcr.models import build
-from vhcr.params import Params, flat
+from vhcr.params import Params
 from vhcr.provenance import code_version, dvc_hash, machine, versions
 from vhcr.recording import MlflowRun, experiment_name, group_of, or_later, run_tags, send_trained, settle
 from vhcr.stages.common import stage_main
 from vhcr.tokenisation.vocabulary import Vocabulary
-from vhcr.training.lock import hold
 from vhcr.training.loop import Interrupted, Observer, Progress, adam, fit
 from vhcr.training.parallel import join
 from vhcr.training.progress import TerminalProgress
@@ -62,7 +62,7 @@ STOPPED = 3  # exit status after SIGTERM or SIGINT: a checkpoint was left, run a
 def run(params: Params, corpus: str, system: str, seed: int) -> None:
     """Train one system on one corpus from one seed; resumes by itself where an earlier attempt stopped."""
     merged = params.corpus(corpus)
-    verdict = layout.read_json(layout.validated(corpus) / "validation.json")
+    verdict = read_json(layout.validated(corpus) / "validation.json")
     if not verdict["success"]:
         raise ValidationError(
             f"{layout.validated(corpus) / 'validation.json'}: the data of {corpus!r} is not valid"
@@ -93,7 +93,7 @@ def train_into(
     taken up again by the next one with the same parameters, data and code.
     """
     source = layout.tokenised(corpus)
-    manifest = layout.read_json(source / "manifest.json")
+    manifest = read_json(source / "manifest.json")
     vocabulary = Vocabulary.load(source / "vocabulary.parquet")
     if vocabulary.hash != manifest["vocabulary_hash"]:
         raise DataError(
@@ -215,7 +215,7 @@ class ProgressLines:
 def track(work: Path, info: dict[str, Any], params: RunParams, tags: dict[str, str]) -> MlflowRun:
     """The MLflow run of this training: a new one, or the one an earlier attempt began."""
     note = work / "mlflow_run_id"
-    values = {**flat(params), "seed": info["seed"], "num_parameters": info["num_parameters"]}
+    values = {**flatten(params), "seed": info["seed"], "num_parameters": info["num_parameters"]}
     known = {name: info[name] for name in ("corpus", "system", "seed", "data_hash", "device", "inputs")}
     own = {
         **run_tags(**known),
@@ -231,7 +231,7 @@ def track(work: Path, info: dict[str, Any], params: RunParams, tags: dict[str, s
         run_id=note.read_text(encoding="utf-8") if note.exists() else None,
         system_metrics=True,
     )
-    layout.write_text(note, tracked.run_id)
+    write_text(note, tracked.run_id)
     with or_later("vhcr import-run, when the training has ended"):
         settle(recording.client(), tracked.experiment_id, own["group"])
         recording.save_views(recording.client(), tracked.experiment_id)
@@ -248,13 +248,13 @@ def publish(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").unlink(missing_ok=True)
-    _keep(work / "best.safetensors", folder / "best.safetensors")
-    _keep(work / "state.safetensors", folder / "last.safetensors")
+    place(work / "best.safetensors", folder / "best.safetensors")
+    place(work / "state.safetensors", folder / "last.safetensors")
     vocabulary.save(folder / "vocabulary.txt")
-    layout.write_text(folder / "curves.csv", curves_csv(state.position.rows))
+    write_text(folder / "curves.csv", curves_csv(state.position.rows))
     validations = [row for row in state.position.rows if row["split"] == "validation"]
     best = next(row for row in validations if row["step"] == state.position.best_step)
-    layout.write_json(
+    write_json(
         folder / "metrics.json",
         {
             "num_steps": state.position.step,
@@ -264,23 +264,30 @@ def publish(
             "last_validation": {k: v for k, v in validations[-1].items() if k != "split"},
         },
     )
-    layout.write_json(
+    write_json(
         folder / "summary.json",
         {f"{info['system']}-{info['seed']}": {"validation_nll_per_word": best["nll_per_word"]}},
     )
-    layout.write_json(folder / "provenance.json", {key: info[key] for key in PROVENANCE})
-    layout.write_json(folder / "run.json", {k: v for k, v in info.items() if k not in PROVENANCE})
+    write_json(folder / "provenance.json", {key: info[key] for key in PROVENANCE})
+    write_json(folder / "run.json", {k: v for k, v in info.items() if k not in PROVENANCE})
 
 
-def _keep(source: Path, target: Path) -> None:
-    """Link, or copy where the two lie on different file systems; under a temporary name first."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold the folder of a run in progress: one process per run.
+
+    Raises:
+        TrainingError: another process holds it; the message says which.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / "lock", "a training", wait_seconds=0))
+        except HeldError as error:
+            raise TrainingError(
+                f"{folder}: process {error.pid or 'unknown'} is training this very run; "
+                f"wait for it, or stop it with: kill {error.pid or 'its process'}"
+            ) from None
+        yield
 
 
 @contextmanager

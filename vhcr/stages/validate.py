@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from vhcr import layout
+from vhcr.files import write_json
 from vhcr.params import Params
 from vhcr.stages.common import stage_main
 
@@ -23,10 +24,10 @@ def run(params: Params, *, corpus: str) -> None:
     failed = layout.WORK / "validation" / f"{corpus}.json"
     if report["success"]:
         failed.unlink(missing_ok=True)
-        layout.write_json(layout.validated(corpus) / "validation.json", report)
+        write_json(layout.validated(corpus) / "validation.json", report)
         logger.info("%s: all %d expectations hold", corpus, report["num_expectations"])
     else:
-        layout.write_json(failed, report)
+        write_json(failed, report)
         require(report, corpus, failed)
 
 

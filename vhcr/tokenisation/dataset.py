@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from vhcr.conversation import SPLITS, Conversation, Split, Utterance
 from vhcr.errors import DataError
+from vhcr.files import PARQUET, digest
 from vhcr.params import TokenisationParams
 from vhcr.tokenisation.leakage import leakage
 from vhcr.tokenisation.splits import assign
@@ -151,13 +152,10 @@ def build(
     )
     vocabulary.save(folder / "vocabulary.parquet")
     ids = _encode(folder, vocabulary)
-    digest = hashlib.sha256()
-    for part in (vocabulary.hash, *(ids.hashes[split] for split in SPLITS), tables.labels_hash):
-        digest.update(part.encode())
     manifest = {
         "format": FORMAT,
         "corpus": corpus,
-        "data_hash": digest.hexdigest(),
+        "data_hash": digest(vocabulary.hash, *(ids.hashes[split] for split in SPLITS), tables.labels_hash),
         "vocabulary_hash": vocabulary.hash,
         "tokenisation": params.model_dump(mode="json"),
         "splits": {split: tables.sizes[split] for split in SPLITS},
@@ -319,9 +317,7 @@ def _tokenise(
     first = 0
     with ExitStack() as stack:
         writers = {
-            name: stack.enter_context(
-                pq.ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd")
-            )
+            name: stack.enter_context(pq.ParquetWriter(folder / f"{name}.parquet", schema, **PARQUET))
             for name, schema in SCHEMAS.items()
         }
         for names, lines in zip(
@@ -457,7 +453,7 @@ class _SplitHash:
             stream.update(np.ascontiguousarray(array, dtype="<i4").tobytes())
 
     def hexdigest(self) -> str:
-        return hashlib.sha256(b"".join(stream.digest() for stream in self._streams)).hexdigest()
+        return digest(*(stream.digest() for stream in self._streams))
 
 
 def _encode(folder: Path, vocabulary: Vocabulary) -> _Ids:
@@ -469,7 +465,7 @@ def _encode(folder: Path, vocabulary: Vocabulary) -> _Ids:
     with ExitStack() as stack:
         writers = {
             split: stack.enter_context(
-                pq.ParquetWriter(folder / "token_ids" / f"{split}.parquet", TOKEN_IDS, compression="zstd")
+                pq.ParquetWriter(folder / "token_ids" / f"{split}.parquet", TOKEN_IDS, **PARQUET)
             )
             for split in SPLITS
         }

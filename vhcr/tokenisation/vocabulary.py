@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vhcr.errors import DataError
+from vhcr.files import digest, write_parquet, write_text
 
 PAD, UNK, SOS, EOS = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<unk>", "<sos>", "<eos>")
@@ -74,7 +73,7 @@ class Vocabulary:
     @cached_property
     def hash(self) -> str:
         """SHA-256 over the words in their order; counts do not matter to a model."""
-        return hashlib.sha256("\n".join(self.words).encode()).hexdigest()
+        return digest("\n".join(self.words))
 
     def encode(self, words: Iterable[str], *, end: bool = False) -> list[int]:
         """Ids of ``words``, UNK for those not known; with ``end``, EOS after them."""
@@ -99,21 +98,12 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write vocabulary.parquet (id, word, count) or, by its suffix, vocabulary.txt (one word a line)."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            if path.suffix == ".parquet":
-                counts = self.counts if self.counts is not None else (0,) * len(self.words)
-                columns = [range(len(self.words)), self.words, counts]
-                arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-                pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), temporary, compression="zstd")
-            else:
-                temporary.write_text(
-                    "".join(f"{word}\n" for word in self.words), encoding="utf-8", newline="\n"
-                )
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        if path.suffix == ".parquet":
+            counts = self.counts if self.counts is not None else (0,) * len(self.words)
+            columns = {"id": range(len(self.words)), "word": self.words, "count": counts}
+            write_parquet(path, columns, SCHEMA)
+        else:
+            write_text(path, "".join(f"{word}\n" for word in self.words))
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:

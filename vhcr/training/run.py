@@ -9,7 +9,6 @@ that DVC compares).
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 
 from vhcr.errors import CheckpointError, ParameterError
-from vhcr.layout import read_json
+from vhcr.files import read_json, tree_digest
 from vhcr.models import HRED, build
 from vhcr.params import ModelParams, Section, SystemParams, TrainingParams, fingerprint, recorded
 from vhcr.tokenisation.vocabulary import Vocabulary
@@ -46,10 +45,7 @@ def code_digest() -> str:
         *sorted((root / "models").glob("*.py")),
         *sorted((root / "training").glob("*.py")),
     ]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:16]
+    return tree_digest(files, root)[:16]
 
 
 def identity(params: RunParams, seed: int, data_hash: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vhcr.errors import CheckpointError
-from vhcr.layout import write_text
+from vhcr.files import atomic, write_text
 from vhcr.models.objective import Totals
 
 FORMAT = 1
@@ -39,17 +38,10 @@ class Position:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """safetensors under a temporary name, flushed to disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    try:
+    with atomic(path, flush=True) as temporary:
         # One key: the library writes several in an order that changes from run to run.
         save_file(plain, temporary, metadata={METADATA: json.dumps(metadata)})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
