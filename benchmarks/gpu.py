@@ -71,6 +71,8 @@ def paper() -> Setting:
             max_steps=None,
             batch_conversations=80,
             learning_rate=0.0001,
+            final_learning_rate_factor=1.0,
+            loss_reduction="mean",
             gradient_clip_norm=1.0,
             kl_annealing_steps=15000,
             precision="float32",

@@ -175,6 +175,8 @@ MUTATIONS: list[Mutation] = [
     _m("the sources of the first utterance for all", LAYERS, "index_select(0, batch.word_row)", "index_select(0, batch.word_row * 0)", ORACLE),
     _m("generation leaves the sources out after the start", LAYERS, "return layers[:, -1] + added[:, 0], torch.cat([layers, added], dim=1)", "return layers[:, -1], torch.cat([layers, added], dim=1)", TEST_PEEKING),
     _m("what is added at every step grows", LAYERS, "torch.cat([layers, added], dim=1)\n", "torch.cat([layers, added * 1.1], dim=1)\n", TEST_PEEKING),
+    _m("a summed loss is a mean", LOOP, 'among = 1 if params.loss_reduction == "sum" else', 'among = 1 if False else', TEST_LOOP),
+    _m("the learning rate falls by epochs", LOOP, "learning_rate(position.step, total_steps, params)", "learning_rate(position.epoch, total_steps, params)", TEST_LOOP),
     _m("a corpus's own systems are not heard", "vhcr/params.py", 'self._defined("corpora", corpus)["system"]', "{}", "tests/test_params.py"),
     _m("decoder without z_conv", VHCR, "self.decoder_start(h_cxt, z_utt, z_rows)", "self.decoder_start(h_cxt, z_utt, z_rows * 0)", ORACLE),
     _m("latents in another order at the bag of words", VHCR, "torch.cat([z_utt, z_rows], dim=-1)", "torch.cat([z_rows, z_utt], dim=-1)", ORACLE),

@@ -302,7 +302,7 @@ def test_a_fingerprint_changes_exactly_when_a_value_does() -> None:
     prints = {fingerprint(training)}
     for key, value in training.model_dump().items():
         other: Any = {
-            "float32": "bfloat16", "auto": "cpu", None: 3,
+            "float32": "bfloat16", "auto": "cpu", "mean": "sum", None: 3,
         }.get(value, value + 1 if isinstance(value, (int, float)) else None)  # fmt: skip
         assert other is not None, key
         changed_print = fingerprint(training.model_copy(update={key: other}))

@@ -171,6 +171,12 @@ class TrainingParams(Section):
     max_steps: Positive | None = Field(description="Stop after this many steps, whatever the epoch.")
     batch_conversations: Positive = Field(description="Conversations per step.")
     learning_rate: Annotated[float, Field(gt=0.0)] = Field(description="Of Adam.")
+    final_learning_rate_factor: Probability = Field(
+        description="Share of the learning rate left at the end; it falls linearly. 1: constant."
+    )
+    loss_reduction: Literal["mean", "sum"] = Field(
+        description="Whose gradient is clipped: the loss per word, or its sum over a batch."
+    )
     gradient_clip_norm: Annotated[float, Field(gt=0.0)] = Field(
         description="Longer gradients are scaled down."
     )
@@ -261,6 +267,7 @@ CORPUS_SECTIONS = tuple(CorpusParams.model_fields)
 AT_REST: dict[str, dict[str, Any]] = {
     "model": {"initialisation": "release"},
     "system": {"decoder_conditioning": "initial_state", "kl_cycles": 1, "final_kl_weight": 1.0},
+    "training": {"final_learning_rate_factor": 1.0, "loss_reduction": "mean"},
 }
 TOP_LEVEL = ("active", "defaults", "corpora", "systems")
 

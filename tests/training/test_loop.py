@@ -9,6 +9,7 @@ import torch
 from tests.training import tiny
 from vhcr.errors import CheckpointError, ParameterError, StorageError, TrainingError
 from vhcr.models import build
+from vhcr.models.objective import Totals
 from vhcr.training import state as state_module
 from vhcr.training.loop import Interrupted, Progress, fit, train_step
 from vhcr.training.parallel import Workers
@@ -83,7 +84,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path, uninterrupted, system, changes, stops
 ):
     """The authors' program restarted Adam and the KL weight on resume."""
-    params = tiny.training()
+    params = tiny.training(final_learning_rate_factor=0.25)
     straight, whole, straight_work = uninterrupted(system, changes, params)
     work, pieces = tmp_path, Recorder()
     for steps in stops:
@@ -115,6 +116,42 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert whole.steps == pieces.steps == list(range(1, 19))
     best, other = (read_tensors(folder / "best.safetensors")[0] for folder in (straight_work, work))
     assert all(torch.equal(best[name], other[name]) for name in best)
+
+
+def test_the_learning_rate_falls_to_its_final_share(tmp_path):
+    """In a straight line over the whole schedule, that of a run cut short by ``max_steps`` too."""
+    state = new_state("hred")
+    rates = []
+
+    class Rates(Recorder):
+        def progress(self, progress: Progress) -> None:
+            rates.append(state.optimiser.param_groups[0]["lr"])
+
+    run_to_end(state, tmp_path, tiny.training(max_steps=8, final_learning_rate_factor=0.2), Rates())
+    assert rates == pytest.approx([0.01 * (1.0 - 0.1 * step) for step in range(8)])
+
+
+@pytest.mark.parametrize("shares", [1, 2])
+def test_a_summed_loss_has_the_gradient_of_the_mean_times_the_words(shares):
+    """So that clipping at 1 normalises it, as in the authors' program; also where processes share a batch."""
+
+    class Process(Workers):
+        def sum(self, totals: Totals) -> Totals:
+            return whole
+
+    batch = TRAIN.batch(range(6))
+    words = float(batch.num_words.sum())
+    gradients = {}
+    for reduction in ("mean", "sum"):
+        state = new_state("vhcr-ud")
+        state.model.eval()  # no drops
+        params = tiny.training(loss_reduction=reduction, gradient_clip_norm=1e9)
+        whole = Totals(num_words=int(words) * shares, loss=1.0)
+        train_step(state, batch, params, seed=0, workers=Process())
+        gradients[reduction] = {name: p.grad for name, p in state.model.named_parameters()}
+    for name, gradient in gradients["mean"].items():
+        if gradient is not None:
+            torch.testing.assert_close(gradients["sum"][name], gradient * words * shares)
 
 
 @pytest.mark.parametrize("asked", range(1, 30))
@@ -180,9 +217,7 @@ def test_every_validation_says_how_much_each_latent_is_used(tmp_path):
 def test_best_parameters_are_those_of_the_lowest_validation_bound(tmp_path):
     state = new_state("hred")
     # So high a rate that the bound gets worse again.
-    for group in state.optimiser.param_groups:
-        group["lr"] = 0.3
-    run_to_end(state, tmp_path, tiny.training(num_epochs=5))
+    run_to_end(state, tmp_path, tiny.training(num_epochs=5, learning_rate=0.3))
     bounds = {r["step"]: r["nll_per_word"] for r in state.position.rows if r["split"] == "validation"}
     best = min(bounds, key=bounds.__getitem__)
     assert state.position.best_step == best

@@ -67,6 +67,11 @@ def weight_of_kl(step: int, params: TrainingParams, system: SystemParams) -> flo
     return kl_weight(step, params.kl_annealing_steps, system.kl_cycles, system.final_kl_weight)
 
 
+def learning_rate(step: int, total_steps: int, params: TrainingParams) -> float:
+    """The learning rate at a step of ``total_steps``: linear from ``learning_rate`` to its final share."""
+    return params.learning_rate * (1.0 - (1.0 - params.final_learning_rate_factor) * step / total_steps)
+
+
 def trains_inference_alone(step: int, system: SystemParams) -> bool:
     """Whether this step updates the posteriors' own parameters and no others (He et al., 2019).
 
@@ -143,8 +148,9 @@ def train_step(
         )
         own = Totals.of(output, value)
         totals = workers.sum(own)
-        # A mean over the words of this share becomes its part of the mean over all.
-        (value * (max(own.num_words, 1) / max(totals.num_words, 1))).backward()
+        # A mean over the words of this share becomes its part of the sum, or of the mean, over all.
+        among = 1 if params.loss_reduction == "sum" else max(totals.num_words, 1)
+        (value * (max(own.num_words, 1) / among)).backward()
     workers.sum_gradients(model)
     if trains_inference_alone(step, model.system):
         inference = set(model.inference_parameters())
@@ -194,7 +200,7 @@ def fit(
     device = next(model.parameters()).device
     size = params.batch_conversations
     steps_per_epoch = math.ceil(len(train) / size)
-    total_steps = min(params.num_epochs * steps_per_epoch, params.max_steps or math.inf)
+    total_steps = int(min(params.num_epochs * steps_per_epoch, params.max_steps or math.inf))
     meter = _Meter()
     saved = time.monotonic()
     model.train()
@@ -256,6 +262,8 @@ def fit(
             first = position.batch_in_epoch * size
             chosen = workers.share(order[first : first + size])
             batch = train.batch(chosen).to(device) if len(chosen) else None
+            for group in state.optimiser.param_groups:
+                group["lr"] = learning_rate(position.step, total_steps, params)
             totals = train_step(state, batch, params, seed, workers)
             position.step += 1
             position.batch_in_epoch += 1
@@ -264,7 +272,7 @@ def fit(
             if position.step % params.record_every_steps == 0:
                 record("train", position.window)
                 position.window = Totals()
-            progress = meter.progress(position.step, int(total_steps), position.epoch, totals)
+            progress = meter.progress(position.step, total_steps, position.epoch, totals)
             for observer in observers:
                 observer.progress(progress)
             if workers.any(should_stop()):
