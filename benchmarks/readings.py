@@ -30,7 +30,7 @@ from vhcr import layout
 from vhcr.batch import Conversations
 from vhcr.errors import DataError
 from vhcr.files import read_json, write_json
-from vhcr.models import HRED, build
+from vhcr.models import ConversationModel, build
 from vhcr.models.reading import READINGS, Reading
 from vhcr.params import CorpusParams, Params, SystemParams, fingerprint
 from vhcr.provenance import read_run
@@ -113,7 +113,7 @@ def trained(corpus: str, name: str, seed: int, params: CorpusParams, system: Sys
     return {**measures(run.model, data, params.training.batch_conversations), "made_by": made}
 
 
-def measures(model: HRED, data: Conversations, batch_conversations: int) -> dict[str, Any]:
+def measures(model: ConversationModel, data: Conversations, batch_conversations: int) -> dict[str, Any]:
     """See the head of this file."""
     from vhcr.evaluation.likelihood import score
 

@@ -50,6 +50,7 @@ def _m(name: str, file: str, old: str, new: str, *tests: str) -> Mutation:
 
 
 GAUSSIAN = "vhcr/models/gaussian.py"
+CONVERSATION_MODEL = "vhcr/models/conversation_model.py"
 HRED = "vhcr/models/hred.py"
 VHRED = "vhcr/models/vhred.py"
 VHCR = "vhcr/models/vhcr.py"
@@ -146,16 +147,16 @@ MUTATIONS: list[Mutation] = [
     _m("no least variance", GAUSSIAN, "+ MIN_VARIANCE)", "+ 0.0)", TEST_GAUSSIAN),
     _m("prior drawn from the posterior", GAUSSIAN, "return prior.sample(eps)", "return posterior.sample(eps)", TEST_GAUSSIAN),
     # --- HRED ---
-    _m("first utterance's words counted by the release", HRED, "batch.by_turn(batch.num_words * scored)", "batch.by_turn(batch.num_words)", TEST_READINGS),
-    _m("KL of the first utterance kept by the release", HRED, "kl_utt * scored", "kl_utt", TEST_READINGS),
-    _m("off by one in which turns are scored", HRED, "return (batch.turn > 0).long()", "return (batch.turn > 1).long()", TEST_READINGS),
-    _m("word errors of the first turn scored by the release", HRED, "scored = batch.turn[batch.word_row] > 0", "scored = batch.turn[batch.word_row] >= 0", TEST_READINGS),
+    _m("first utterance's words counted by the release", CONVERSATION_MODEL, "batch.by_turn(batch.num_words * scored)", "batch.by_turn(batch.num_words)", TEST_READINGS),
+    _m("KL of the first utterance kept by the release", CONVERSATION_MODEL, "kl_utt * scored", "kl_utt", TEST_READINGS),
+    _m("off by one in which turns are scored", CONVERSATION_MODEL, "return (batch.turn > 0).long()", "return (batch.turn > 1).long()", TEST_READINGS),
+    _m("word errors of the first turn scored by the release", CONVERSATION_MODEL, "scored = batch.turn[batch.word_row] > 0", "scored = batch.turn[batch.word_row] >= 0", TEST_READINGS),
     _m("word drop in evaluation too", HRED, "        if self.training:\n            input_ids", "        if True:\n            input_ids", TEST_DROPS),
     _m("utterance drop in evaluation too", HRED, "if not self.training or self.h_unk is None", "if self.h_unk is None", TEST_DROPS),
     _m("word drop only in evaluation", HRED, "        if self.training:\n            input_ids", "        if not self.training:\n            input_ids", TEST_DROPS),
-    _m("errors summed at the wrong rows", HRED, "zero.index_add(0, batch.word_row, word_errors)", "zero.index_add(0, batch.row_rank[batch.word_row], word_errors)", ORACLE),
+    _m("errors summed at the wrong rows", CONVERSATION_MODEL, "zero.index_add(0, batch.word_row, word_errors)", "zero.index_add(0, batch.row_rank[batch.word_row], word_errors)", ORACLE),
     _m("decoder sees no context", HRED, "sources = (h_cxt, *latents) if self.system.decoder_sees_context else latents", "sources = (h_cxt * 0, *latents) if self.system.decoder_sees_context else latents", ORACLE),
-    _m("bag-of-words error of the first utterance kept", HRED, "zero if bag_of_words_error is None else bag_of_words_error * scored", "zero if bag_of_words_error is None else bag_of_words_error", TEST_READINGS),
+    _m("bag-of-words error of the first utterance kept", CONVERSATION_MODEL, "zero if bag_of_words_error is None else bag_of_words_error * scored", "zero if bag_of_words_error is None else bag_of_words_error", TEST_READINGS),
     # --- VHRED ---
     _m("prior and posterior swapped", VHRED, "prior = self.utterance_prior(h_cxt)\n        posterior = self.utterance_posterior(h_enc, h_cxt)", "posterior = self.utterance_prior(h_cxt)\n        prior = self.utterance_posterior(h_enc, h_cxt)", ORACLE, TEST_PEEKING),
     _m("posterior of z_utt sees dropped vectors", VHRED, "        h_cxt = self.context(\n            self.heard(h_enc, batch, noise),", "        h_enc = self.heard(h_enc, batch, noise)\n        h_cxt = self.context(\n            h_enc,", TEST_DROPS),
@@ -286,20 +287,20 @@ MUTATIONS: list[Mutation] = [
     _m("log p of a hypothesis not carried on", DECODE, "top(scores.flatten(1), ", "top((scores - total.unsqueeze(-1)).flatten(1), ", TEST_DECODE),
     _m("ties as they come", DECODE, "    if len(torn):\n", "    if False:\n", TEST_DECODE),
     # --- responding ---
-    _m("context of another conversation", RESPOND, "state=self.model.context.after(inputs, start, batch),", "state=self.model.context.after(inputs, start, batch).flip(0),", TEST_RESPOND),
+    _m("context of another conversation", RESPOND, "state=self.model.context_after(h_enc, batch, *latents),", "state=self.model.context_after(h_enc, batch, *latents).flip(0),", TEST_RESPOND),
     _m("turns of the answer numbered like the last of the context", RESPOND, "turn=batch.turn[batch.last_row] + 1,", "turn=batch.turn[batch.last_row],", TEST_RESPOND),
     _m("turn does not advance", RESPOND, "turn=heard.turn + 1)", "turn=heard.turn)", TEST_RESPOND),
     _m("generated turns not fed back", RESPOND, "            heard = self.advance(heard, turns[-1].token_ids)\n", "            heard = replace(heard, turn=heard.turn + 1)\n", TEST_RESPOND),
-    _m("z_conv missing when a turn is fed back", RESPOND, "torch.cat([self.model.encode(said), *heard.z_conv], dim=-1)", "torch.cat([self.model.encode(said), *(0 * z for z in heard.z_conv)], dim=-1)", TEST_RESPOND),
+    _m("z_conv missing when a turn is fed back", HRED, "torch.cat([self.encode(said), *z_conv], dim=-1)", "torch.cat([self.encode(said), *(0 * z for z in z_conv)], dim=-1)", TEST_RESPOND),
     _m("no bound for what rounding takes from the weights", LIKELIEST, "+ self._error * heard)", "+ 0.0 * heard)", TEST_LIKELIEST),
     _m("no bound for what rounding takes from the state", LIKELIEST, "self._norm * (off + rounding)", "self._norm * rounding", TEST_LIKELIEST),
     _m("the best bound taken for the best word", LIKELIEST, "return found if bool((found < none).all()) else None", "return guess", TEST_LIKELIEST),
     _m("of equals the last", LIKELIEST, "torch.full((sequences,), none).scatter_reduce_(0, row[is_best], word[is_best], \"amin\")", "torch.zeros(sequences, dtype=torch.int64).scatter_reduce_(0, row[is_best], word[is_best], \"amax\")", TEST_LIKELIEST),
     _m("old weights searched", LIKELIEST, "or self._search[0] != made_of", "", TEST_LIKELIEST),
     _m("forbidden words may win", LIKELIEST, "self._offset[list(never)] = -torch.inf", "pass", TEST_LIKELIEST),
-    _m("z_utt and z_conv swapped at the decoder", RESPOND, "self.model.decoder_start(heard.h_cxt, *z_utt, *heard.z_conv)", "self.model.decoder_start(heard.h_cxt, *heard.z_conv, *z_utt)", TEST_RESPOND),
+    _m("z_utt and z_conv swapped at the decoder", RESPOND, "self.model.decoder_start(h_cxt, *z_utt, *heard.z_conv)", "self.model.decoder_start(h_cxt, *heard.z_conv, *z_utt)", TEST_RESPOND),
     _m("posterior and prior of z_conv swapped", RESPOND, 'from_prior=self.params.z_conv_from == "prior"', 'from_prior=self.params.z_conv_from != "prior"', TEST_RESPOND),
-    _m("z_utt without its scale", RESPOND, "heard.h_cxt, self.latent_scale * eps", "heard.h_cxt, eps", TEST_RESPOND),
+    _m("z_utt without its scale", RESPOND, "h_cxt, self.latent_scale * eps", "h_cxt, eps", TEST_RESPOND),
     _m("answers in the order of length", RESPOND, "back = torch.tensor(order, dtype=torch.int64).argsort()", "back = torch.arange(len(order))", TEST_RESPOND),
     _m("answers in the order of their order", RESPOND, "back = torch.tensor(order, dtype=torch.int64).argsort()", "back = torch.tensor(order, dtype=torch.int64)", TEST_RESPOND),
     _m("a context answered under another's name", RESPOND, "key = names[places]", "key = names[: len(places)]", TEST_RESPOND),

@@ -132,8 +132,8 @@ def test_an_unknown_corpus_or_system_is_named_with_the_known_ones() -> None:
     params = Params(VALUES)
     with pytest.raises(ParameterError, match=r"corpora: 'cornel' is not defined \(did you mean cornell\?\)"):
         params.corpus("cornel")
-    with pytest.raises(ParameterError, match=r"systems: 'transformer' is not defined; known: hred, vhred"):
-        params.system("transformer")
+    with pytest.raises(ParameterError, match=r"systems: 'lstm' is not defined; known: hred, vhred"):
+        params.system("lstm")
     assert "corpora: 'moon' is not defined" in refused(lambda v: v["active"].update(corpora=["moon"]))
     assert "systems: 'moon' is not defined" in refused(lambda v: v["active"].update(systems=["moon"]))
 

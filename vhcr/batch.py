@@ -84,6 +84,12 @@ class Batch:
         """Turns of the longest conversation."""
         return len(self.turn_sizes)
 
+    def word_place(self) -> Tensor:
+        """The place of each word in its conversation, one turn after the other, [words] int64."""
+        sizes = self.by_turn(self.num_words)
+        before = (sizes.cumsum(1) - sizes)[self.conversation, self.turn]
+        return before[self.word_row] + self.word_step
+
     @cached_property
     def once(self) -> Batch:
         """The batch with every conversation once: what does not depend on the draw is computed on that.

@@ -133,7 +133,9 @@ class ModelParams(Section):
 class SystemParams(Section):
     """What tells the systems of the paper apart."""
 
-    architecture: Literal["hred", "vhred", "vhcr"] = Field(description="No latents, z_utt, or both.")
+    architecture: Literal["hred", "vhred", "vhcr", "transformer", "kneser-ney"] = Field(
+        description="No latents, z_utt, or both; or a model from outside of the family to compare with."
+    )
     reading: Literal["paper", "release"] = Field(description="The paper's text, or the authors' program.")
     word_drop: Probability = Field(description="Decoder input words replaced by UNK (section 3.3).")
     utterance_drop: Probability = Field(description="Utterance vectors replaced by h_unk (section 3.5).")

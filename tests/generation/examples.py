@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.models.examples import params
-from vhcr.models import HRED
+from vhcr.models import ConversationModel
 from vhcr.params import GenerationParams
 from vhcr.tokenisation.vocabulary import EOS, PAD, SOS, SPECIALS
 
@@ -53,12 +53,13 @@ class Table:
 
 
 @torch.no_grad()
-def naive_greedy(model: HRED, start: Tensor, max_words: int) -> tuple[list[int], float]:
-    """One sequence, one word at a time, with log-softmax at each step; ``start`` is [layers, hidden]."""
+def naive_greedy(model: ConversationModel, start: Tensor, max_words: int) -> tuple[list[int], float]:
+    """One sequence, one word at a time, with log-softmax at each step; ``start`` is of it alone."""
     said: list[int] = []
     state, word, total = start.unsqueeze(0), SOS, 0.0
     while len(said) < max_words:
-        log_probs, state = model.decoder.step(torch.tensor([word]), state)
+        logits, state = model.logits(torch.tensor([word]), state)
+        log_probs = logits.log_softmax(-1)
         allowed = [w for w in range(model.vocabulary_size) if w not in (PAD, SOS)]
         if len(said) == max_words - 1:
             allowed = [EOS]

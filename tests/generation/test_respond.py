@@ -7,22 +7,34 @@ import pytest
 import torch
 
 from tests.generation.examples import generation, naive_greedy
-from tests.models.examples import CONDITIONINGS, READINGS, SYSTEMS, arrays, conversations, network, packed
+from tests.models.examples import (
+    ANCHORS,
+    CONDITIONINGS,
+    READINGS,
+    SYSTEMS,
+    arrays,
+    conversations,
+    network,
+    packed,
+)
 from vhcr.batch import Batch, Ints
 from vhcr.errors import DataError, ParameterError
 from vhcr.generation import respond
 from vhcr.generation.respond import Responder
-from vhcr.models import HRED, VHCR, Latents, Noise
+from vhcr.models import HRED, VHCR, ConversationModel, Latents, Noise
 from vhcr.models.gaussian import draw_posterior, draw_prior
 from vhcr.tokenisation.vocabulary import EOS
 
 CONTEXTS = arrays(conversations([2, 1, 4, 3, 1, 2], seed=4))  # not in order of length
 
 
-def model_of(name: str, reading: str = "paper", layers: int = 1, conditioning: str = "initial_state") -> HRED:
+def model_of(
+    name: str, reading: str = "paper", layers: int = 1, conditioning: str = "initial_state"
+) -> ConversationModel:
     model = network(name, reading, layers=layers, scale=2.5, decoder_conditioning=conditioning).eval()
     with torch.no_grad():
-        model.decoder.output.linear.bias[EOS] += 2.0
+        output = model.decoder.output if isinstance(model, HRED) else model.output
+        output.linear.bias[EOS] += 2.0
     return model
 
 
@@ -39,7 +51,7 @@ def said(token_ids: list[list[int]]) -> list[Ints]:
 @pytest.mark.parametrize(
     ("reading", "conditioning"), list(zip(READINGS, reversed(CONDITIONINGS), strict=True))
 )
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", [*SYSTEMS, *ANCHORS])
 def test_what_is_said_scores_as_training_would_score_it(name: str, reading: str, conditioning: str) -> None:
     """context + generated turns, scored by ``forward`` with the very latents: log p of each turn agrees.
 
@@ -96,7 +108,7 @@ def test_z_conv_from_the_prior_ignores_the_context() -> None:
     assert not torch.allclose(heard.z_conv[0], responder("vhcr").listen(batch).z_conv[0])
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", [*SYSTEMS, *ANCHORS])
 @pytest.mark.parametrize("strategy", ["greedy", "beam", "sample"])
 def test_alone_or_in_company_the_same(name: str, strategy: str) -> None:
     speaker = responder(name, strategy=strategy)
@@ -111,7 +123,7 @@ def test_alone_or_in_company_the_same(name: str, strategy: str) -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", [*SYSTEMS, *ANCHORS])
 def test_three_turns_are_one_turn_three_times(name: str, layers: int) -> None:
     """Feeding generated turns back equals hearing them as context, for the same z_conv."""
     speaker = responder(name, layers=layers, strategy="sample")
@@ -135,7 +147,7 @@ def test_fewer_turns_are_the_beginning_of_more() -> None:
     assert [turns[:1] for turns in three.token_ids] == one.token_ids
 
 
-@pytest.mark.parametrize("name", ["hred", "vhred", "vhcr"])
+@pytest.mark.parametrize("name", ["hred", "vhred", "vhcr", *ANCHORS])
 def test_greedy_responses_are_those_of_a_plain_loop(name: str) -> None:
     speaker = responder(name)
     model = speaker.model
@@ -144,7 +156,7 @@ def test_greedy_responses_are_those_of_a_plain_loop(name: str) -> None:
         heard = speaker.listen(packed([[ids.tolist() for ids in context]], index=[place]))
         latents = [] if found.z_utt is None else [found.z_utt[place, 0]]
         latents += [] if found.z_conv is None else [found.z_conv[place]]
-        start = model.decoder_start(heard.h_cxt[0], *latents)
+        start = model.decoder_start(model.h_cxt(heard.state)[0], *latents)
         assert naive_greedy(model, start, 8)[0] == found.token_ids[place][0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.models.examples import READINGS, SYSTEMS, conversations, network, packed, system
+from tests.models.examples import ANCHORS, READINGS, SYSTEMS, conversations, network, packed, system
 from vhcr.batch import Batch
 from vhcr.models import ModelOutput, Noise
 
@@ -43,9 +43,10 @@ def same(one: Numbers, other: Numbers, names: list[int]) -> None:
 # The release tosses its coins per batch, but by position: a conversation still meets the same coins.
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("reading", READINGS)
-@pytest.mark.parametrize("name", ["hred", "vhred-bow", "vhcr-ud"])
+@pytest.mark.parametrize("name", ["hred", "vhred-bow", "vhcr-ud", *ANCHORS])
 def test_alone_in_company_and_in_any_order(name: str, reading: str, training: bool) -> None:
-    model = network(name, reading, layers=2, word_drop=0.3, utterance_drop=0.3).train(training)
+    drops = {} if name in ANCHORS else {"word_drop": 0.3, "utterance_drop": 0.3}
+    model = network(name, reading, layers=2, **drops).train(training)
     with torch.no_grad():
         together = packed(MANY, NAMES)
         company = by_name(together, model(together, NOISE))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.examples import CONDITIONINGS, READINGS, SYSTEMS, Conversation, network, packed
-from vhcr.models import HRED, VHCR, ModelOutput, Noise
+from tests.models.examples import ANCHORS, CONDITIONINGS, READINGS, SYSTEMS, Conversation, network, packed
+from vhcr.models import VHCR, ConversationModel, ModelOutput, Noise
 from vhcr.models.gaussian import DiagonalGaussian
 
 BEFORE: Conversation = [[4, 5, 3], [6, 3], [7, 8, 9, 3], [10, 4, 3]]
@@ -19,7 +19,7 @@ def fixed_latents(posterior: DiagonalGaussian, prior: DiagonalGaussian, eps: Ten
     return eps
 
 
-def score(model: HRED, conversation: Conversation) -> ModelOutput:
+def score(model: ConversationModel, conversation: Conversation) -> ModelOutput:
     with torch.no_grad():
         output: ModelOutput = model(packed([conversation]), FIXED, draw=fixed_latents)
         return output
@@ -33,7 +33,7 @@ def words_of_turn(output: ModelOutput, conversation: Conversation, turn: int) ->
 
 
 @pytest.mark.parametrize("reading", READINGS)
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", [*SYSTEMS, *ANCHORS])
 def test_turns_do_not_see_the_future(name: str, reading: str) -> None:
     model = network(name, reading, layers=2, scale=1.5).eval()
     original = score(model, BEFORE)
@@ -67,7 +67,7 @@ def test_turns_do_not_see_the_future(name: str, reading: str) -> None:
             assert moved_conv.any(), f"q(z_conv) does not see turn {turn}"
 
 
-@pytest.mark.parametrize("name", ["hred", "vhred", "vhcr"])
+@pytest.mark.parametrize("name", ["hred", "vhred", "vhcr", *ANCHORS])
 def test_words_do_not_see_themselves_or_the_future(name: str) -> None:
     model = network(name, layers=2).eval()
     turn = 2
@@ -85,7 +85,7 @@ def test_words_do_not_see_themselves_or_the_future(name: str) -> None:
         torch.testing.assert_close(errors[position], same_prefix[position], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["hred", "vhcr"])
+@pytest.mark.parametrize("name", ["hred", "vhcr", *ANCHORS])
 def test_word_probabilities_sum_to_one(name: str) -> None:
     """Over every word of the vocabulary in one place: what is scored is a distribution given the past."""
     model = network(name).eval()

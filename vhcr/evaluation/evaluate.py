@@ -10,7 +10,7 @@ from vhcr.evaluation.likelihood import PerConversation, likelihood
 from vhcr.evaluation.probes import Labels
 from vhcr.evaluation.records import Evaluation
 from vhcr.evaluation.responses import ControlRow, ResponseRow, controlled, diversity, respond
-from vhcr.models import HRED
+from vhcr.models import ConversationModel
 from vhcr.params import EvaluationParams, GenerationParams
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.word_vectors import WordVectors
@@ -34,7 +34,7 @@ class Evaluated(NamedTuple):
 
 
 def evaluate(
-    model: HRED,
+    model: ConversationModel,
     vocabulary: Vocabulary,
     data: EvaluationData,
     vectors: WordVectors,

@@ -14,7 +14,7 @@ from vhcr.batch import Batch, Conversations
 from vhcr.evaluation.likelihood import added, by_position, ratios
 from vhcr.evaluation.probes import Gathered, Labels, drawn, probe_labels
 from vhcr.evaluation.records import ByPlace, BySource, Diagnostics, Information, PositionsBySource
-from vhcr.models import HRED, Latents, Noise
+from vhcr.models import ConversationModel, Latents, Noise
 from vhcr.models.gaussian import DiagonalGaussian
 from vhcr.params import EvaluationParams
 from vhcr.training.moments import Moments
@@ -22,7 +22,9 @@ from vhcr.training.moments import Moments
 Floats = NDArray[np.float64]
 
 
-def gather(model: HRED, data: Conversations, limit: int, batch_conversations: int, seed: int) -> Gathered:
+def gather(
+    model: ConversationModel, data: Conversations, limit: int, batch_conversations: int, seed: int
+) -> Gathered:
     """Run inference over the first ``limit`` conversations and keep what the diagnostics need."""
     device = next(model.parameters()).device
     parts: dict[str, list[Floats]] = {}
@@ -137,7 +139,7 @@ class Errors(NamedTuple):
 
 
 def reconstruction_by_source(
-    model: HRED, data: Conversations, limit: int, batch_conversations: int, seed: int
+    model: ConversationModel, data: Conversations, limit: int, batch_conversations: int, seed: int
 ) -> dict[str, Errors]:
     """Reconstruction error with z from the posterior, from the prior, and from another's posterior.
 
@@ -168,7 +170,7 @@ def reconstruction_by_source(
 
 
 def diagnose(
-    model: HRED, splits: Mapping[str, Conversations], labels: Labels, params: EvaluationParams
+    model: ConversationModel, splits: Mapping[str, Conversations], labels: Labels, params: EvaluationParams
 ) -> Diagnostics:
     """Is z used? Section 3.4 and the usual diagnostics, on the first ``importance_conversations``.
 

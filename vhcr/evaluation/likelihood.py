@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vhcr.batch import Batch, Conversations
 from vhcr.evaluation.records import METRIC_VERSION, ByPlace, LengthBin, Likelihood
-from vhcr.models import HRED, ModelOutput, Noise
+from vhcr.models import ConversationModel, ModelOutput, Noise
 from vhcr.models.gaussian import sampled_kl
 from vhcr.params import EvaluationParams
 
@@ -119,7 +119,7 @@ def ratios(sums: Floats, counts: Floats) -> ByPlace:
     return tuple(float(s / n) if n > 0 else None for s, n in zip(sums, counts, strict=True))
 
 
-def score(model: HRED, data: Conversations, batch_conversations: int, seed: int) -> Scores:
+def score(model: ConversationModel, data: Conversations, batch_conversations: int, seed: int) -> Scores:
     """The one-sample bound of Eq. 2 for every conversation; exact for HRED.
 
     ``model`` is in evaluation mode.
@@ -164,7 +164,7 @@ def score(model: HRED, data: Conversations, batch_conversations: int, seed: int)
     )
 
 
-def by_position(model: HRED, batch: Batch, output: ModelOutput) -> Floats:
+def by_position(model: ConversationModel, batch: Batch, output: ModelOutput) -> Floats:
     """Number and -log p of the scored words at each position of their utterance, [2, longest]."""
     scored = model.scored_rows(batch)[batch.word_row].double()
     position = batch.word_step.cpu().numpy()
@@ -203,7 +203,7 @@ class LogWeights:
 
 
 def log_weights(
-    model: HRED,
+    model: ConversationModel,
     data: Conversations,
     chosen: Sequence[int],
     num_samples: int,
@@ -298,7 +298,7 @@ class PerConversation(NamedTuple):
 
 
 def likelihood(
-    model: HRED, test: Conversations, params: EvaluationParams
+    model: ConversationModel, test: Conversations, params: EvaluationParams
 ) -> tuple[Likelihood, PerConversation]:
     """Section 4.2: the numbers of Tables 1 and 2, and what each conversation adds to them.
 

@@ -16,7 +16,7 @@ from vhcr.evaluation.records import Diversity, Responses, SampledResponses
 from vhcr.evaluation.text_metrics import distinct, distinct_responses, text_metrics
 from vhcr.generation import control
 from vhcr.generation.respond import Continuation, Responder
-from vhcr.models import HRED, Noise
+from vhcr.models import ConversationModel, Noise
 from vhcr.params import EvaluationParams, GenerationParams
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.word_vectors import WordVectors
@@ -49,12 +49,12 @@ class ControlRow(NamedTuple):
     text: str
 
 
-def _responder(model: HRED, generation: GenerationParams, seed: int) -> Responder:
+def _responder(model: ConversationModel, generation: GenerationParams, seed: int) -> Responder:
     return Responder(model, generation, Noise(seed), want_log_probs=False)
 
 
 def respond(
-    model: HRED,
+    model: ConversationModel,
     vocabulary: Vocabulary,
     test: Conversations,
     vectors: WordVectors,
@@ -103,7 +103,7 @@ def respond(
 
 
 def diversity(
-    model: HRED,
+    model: ConversationModel,
     vocabulary: Vocabulary,
     test: Conversations,
     vectors: WordVectors,
@@ -142,7 +142,7 @@ def diversity(
 
 
 def controlled(
-    model: HRED,
+    model: ConversationModel,
     vocabulary: Vocabulary,
     test: Conversations,
     evaluation: EvaluationParams,

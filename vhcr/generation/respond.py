@@ -19,10 +19,10 @@ from torch import Tensor
 
 from vhcr.batch import Batch, Ints, pack
 from vhcr.errors import ParameterError
-from vhcr.generation.decode import decode
+from vhcr.generation.decode import WordModel, decode
 from vhcr.generation.likeliest import Speaker
 from vhcr.generation.limits import MAX_LATENT, MAX_LATENT_SCALE
-from vhcr.models import HRED, Noise
+from vhcr.models import HRED, ConversationModel, Noise
 from vhcr.params import GenerationParams
 
 MAX_HEARD = 2**15  # words of contexts heard at once: memory stays bounded however long they are
@@ -32,16 +32,11 @@ MAX_HEARD = 2**15  # words of contexts heard at once: memory stays bounded howev
 class Heard:
     """Conversations so far, as a model remembers them; [batch, ...], in the order of their batch."""
 
-    state: Tensor  # [batch, layers, size]: of the context RNN
+    state: Tensor  # [batch, ...]: the model's
     z_conv: tuple[Tensor, ...]  # one [batch, latent], or none
     index: Tensor  # [batch] int64: key of a conversation's draws
     sample: Tensor  # [batch] int64: and of this rendering of it
     turn: Tensor  # [batch] int64: number of the turn that comes next
-
-    @property
-    def h_cxt(self) -> Tensor:
-        """h_cxt of the turn that comes next (Eq. 4), [batch, size]."""
-        return self.state[:, -1]
 
 
 class Turn(NamedTuple):
@@ -72,7 +67,7 @@ class Responder:
         ParameterError: ``latent_scale`` is not from 0 to ``MAX_LATENT_SCALE``.
     """
 
-    model: HRED
+    model: ConversationModel
     params: GenerationParams
     noise: Noise
     latent_scale: float = 1.0
@@ -87,17 +82,17 @@ class Responder:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.model.embedding.weight.device
+        return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision of its parameters."""
-        return self.model.embedding.weight.dtype
+        return self.model.dtype
 
     @cached_property
-    def speaker(self) -> Speaker:
+    def speaker(self) -> WordModel:
         """The model's decoder, as decoding wants it."""
-        return Speaker(self.model)
+        return Speaker(self.model) if isinstance(self.model, HRED) else self.model
 
     def z_conv_noise(self, index: Tensor, sample: Tensor) -> Tensor:
         """What z_conv is drawn with, [batch, latent]: the very draws that scoring makes from this noise."""
@@ -125,10 +120,8 @@ class Responder:
             )
         else:
             latents = (self._checked(z_conv, batch.num_conversations),)
-        start = self.model.context_start(latents[0] if latents else h_enc[: batch.num_conversations])
-        inputs = torch.cat([h_enc, *(z[batch.conversation] for z in latents)], dim=-1)
         return Heard(
-            state=self.model.context.after(inputs, start, batch),
+            state=self.model.context_after(h_enc, batch, *latents),
             z_conv=latents,
             index=batch.index,
             sample=batch.sample,
@@ -165,8 +158,9 @@ class Responder:
         """The next utterance of each conversation: z_utt ~ p(z_utt | what was heard), then decoding."""
         keys = (heard.index, heard.sample, heard.turn)
         eps = self.noise.normal("z_utt", *keys, size=self.model.z_utt_size, dtype=self.dtype)
-        z_utt = self.model.utterance_latents(heard.h_cxt, self.latent_scale * eps, *heard.z_conv)
-        start = self.model.decoder_start(heard.h_cxt, *z_utt, *heard.z_conv)
+        h_cxt = self.model.h_cxt(heard.state)
+        z_utt = self.model.utterance_latents(h_cxt, self.latent_scale * eps, *heard.z_conv)
+        start = self.model.decoder_start(h_cxt, *z_utt, *heard.z_conv)
         token_ids, log_probs = decode(
             self.speaker, start, self.params, self.noise, *keys, want_log_probs=self.want_log_probs
         )
@@ -176,8 +170,8 @@ class Responder:
     def advance(self, heard: Heard, token_ids: Sequence[Sequence[int]]) -> Heard:
         """The conversations with one more utterance each, said by whomever; z_conv stays."""
         said = pack([[np.asarray(ids)] for ids in token_ids], range(len(token_ids))).to(self.device)
-        inputs = torch.cat([self.model.encode(said), *heard.z_conv], dim=-1)
-        return replace(heard, state=self.model.context.step(inputs, heard.state), turn=heard.turn + 1)
+        state = self.model.context_step(said, heard.state, *heard.z_conv)
+        return replace(heard, state=state, turn=heard.turn + 1)
 
     def go_on(self, heard: Heard, num_turns: int) -> Continuation:
         """``num_turns`` utterances, each generated with the ones before it as context.

@@ -1,9 +1,10 @@
-"""Section 3 of the paper: HRED, VHRED and VHCR over shared pieces."""
+"""Section 3 of the paper: HRED, VHRED and VHCR over shared pieces; and anchors from outside of the family."""
 
 from vhcr.models.build import build
-from vhcr.models.hred import HRED, Latents, ModelOutput
+from vhcr.models.conversation_model import ConversationModel, Latents, ModelOutput
+from vhcr.models.hred import HRED
 from vhcr.models.noise import Noise
 from vhcr.models.vhcr import VHCR
 from vhcr.models.vhred import VHRED
 
-__all__ = ["HRED", "VHCR", "VHRED", "Latents", "ModelOutput", "Noise", "build"]
+__all__ = ["HRED", "VHCR", "VHRED", "ConversationModel", "Latents", "ModelOutput", "Noise", "build"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from vhcr.models.hred import ModelOutput
+from vhcr.models.conversation_model import ModelOutput
 
 
 def elbo(output: ModelOutput) -> Tensor:

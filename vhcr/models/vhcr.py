@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from vhcr.batch import Batch
+from vhcr.models.conversation_model import Latents, ModelOutput
 from vhcr.models.gaussian import DiagonalGaussian, Divergence, Draw, GaussianMLP, analytic_kl, draw_posterior
-from vhcr.models.hred import Latents, ModelOutput
 from vhcr.models.layers import ConversationEncoder
 from vhcr.models.noise import Noise
 from vhcr.models.precision import at_least_float32

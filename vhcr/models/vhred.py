@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vhcr.batch import Batch
+from vhcr.models.conversation_model import Latents, ModelOutput
 from vhcr.models.gaussian import DiagonalGaussian, Divergence, Draw, GaussianMLP, analytic_kl, draw_posterior
-from vhcr.models.hred import HRED, Latents, ModelOutput
+from vhcr.models.hred import HRED
 from vhcr.models.layers import BagOfWords
 from vhcr.models.noise import Noise
 from vhcr.params import ModelParams, SystemParams

@@ -41,11 +41,12 @@ def model_card(
     """Markdown from run.json, metrics.json, provenance.json and the intervals of the evaluation."""
     system, corpus = info["system"], info["corpus"]
     settings = info["params"]["system"]
+    kin = "of" if settings["architecture"] in ("hred", "vhred", "vhcr") else "to compare with"
     lines = [
         f"# {label(system)} on {corpus}, seed {info['seed']}",
         "",
-        "A conversation model of the VHCR family (Park, Cho and Kim, NAACL 2018): it answers what was said "
-        "before.",
+        f"A conversation model {kin} the VHCR family (Park, Cho and Kim, NAACL 2018): it answers what was "
+        "said before.",
         "",
         f"- System: `{system}` ({settings['architecture']}, reading `{settings['reading']}`, "
         f"word drop {settings['word_drop']}, utterance drop {settings['utterance_drop']}), "
@@ -107,7 +108,7 @@ def _limits(info: Json, metrics: Json) -> list[str]:
         "- It hears only words of its vocabulary; all others are `<unk>`, which it also says.",
         "- Embedding metrics compare word vectors of whole responses; they are no judgement by people.",
     ]
-    if info["params"]["system"]["architecture"] != "hred" and kl is not None and kl < 0.02:
+    if not metrics.get("bound_is_exact") and kl is not None and kl < 0.02:
         limits.append(
             f"- Its latent variables carry next to nothing (KL {kl:.4f} nats a word): sampling z changes "
             "little."

@@ -22,6 +22,7 @@ SYSTEM_LABELS = {
 
 # Systems of params.yaml that the paper does not have.
 OTHER_LABELS = {
+    "transformer": "Transformer",
     "vhcr-ud-release": "VHCR + u.d, release",
     "vhcr-ud-bow": "VHCR + u.d + bow",
     "vhcr-ud-fb3": "VHCR + u.d + free bits of 3",

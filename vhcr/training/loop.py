@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from vhcr.batch import Batch, Conversations, epoch_order
 from vhcr.errors import ParameterError, TrainingError
-from vhcr.models import HRED, Noise
+from vhcr.models import ConversationModel, Noise
 from vhcr.models.objective import Totals, kl_weight, loss
 from vhcr.params import SystemParams, TrainingParams
 from vhcr.training.moments import LatentSums
@@ -57,7 +57,7 @@ class Interrupted(Exception):  # noqa: N818
     """Training was asked to stop, and has left a checkpoint."""
 
 
-def adam(model: HRED, params: TrainingParams) -> torch.optim.Optimizer:
+def adam(model: ConversationModel, params: TrainingParams) -> torch.optim.Optimizer:
     """The optimiser; one pass over each parameter (``fused``) takes a quarter of the time of six."""
     return torch.optim.Adam(model.parameters(), lr=params.learning_rate, fused=True)
 
@@ -82,7 +82,7 @@ def trains_inference_alone(step: int, system: SystemParams) -> bool:
 
 
 def validate(
-    model: HRED,
+    model: ConversationModel,
     data: Conversations,
     batch_conversations: int,
     seed: int,
@@ -129,7 +129,7 @@ def train_step(
         TrainingError: the loss or its gradient is not finite.
     """
     step, model = state.position.step, state.model
-    assert isinstance(model, HRED)
+    assert isinstance(model, ConversationModel)
     own = Totals()
     state.optimiser.zero_grad(set_to_none=True)
     if batch is None:
@@ -191,7 +191,7 @@ def fit(
         ParameterError: what is asked for needs the whole batch in one process, and there are several.
     """
     model, position = state.model, state.position
-    assert isinstance(model, HRED)
+    assert isinstance(model, ConversationModel)
     if workers.size > 1 and model.system.posterior_batch_norm > 0.0:
         raise ParameterError(
             "posterior_batch_norm normalises over a whole batch, and each of "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vhcr.batch import Batch
-from vhcr.models import HRED, ModelOutput
+from vhcr.models import ConversationModel, ModelOutput
 from vhcr.models.gaussian import DiagonalGaussian
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. (2016): a unit is active when its posterior mean varies more than this
@@ -44,7 +44,7 @@ class LatentSums:
     trained their latents.
     """
 
-    def __init__(self, model: HRED) -> None:
+    def __init__(self, model: ConversationModel) -> None:
         utt, conv = model.z_utt_size, model.z_conv_size
         self._sizes = {"prior_utt": utt, "posterior_utt": utt, "posterior_conv": conv}
         self._sizes = {name: size for name, size in self._sizes.items() if size > 0}
@@ -52,7 +52,7 @@ class LatentSums:
         # In one tensor, so that processes add theirs up at once: [4 * sizes], of counts, mu, mu ** 2 and var.
         self.values = torch.zeros(4 * sum(self._sizes.values()), dtype=torch.float64, device=device)
 
-    def add(self, model: HRED, batch: Batch, output: ModelOutput) -> None:
+    def add(self, model: ConversationModel, batch: Batch, output: ModelOutput) -> None:
         """Add a batch that ``model`` has scored."""
         if not self._sizes:
             return

@@ -20,7 +20,7 @@ import torch
 
 from vhcr.errors import CheckpointError, ParameterError
 from vhcr.files import read_json, tree_digest
-from vhcr.models import HRED, build
+from vhcr.models import ConversationModel, build
 from vhcr.params import ModelParams, Section, SystemParams, TrainingParams, fingerprint, recorded
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.state import Row, load_parameters, read_tensors
@@ -85,7 +85,7 @@ class TrainedRun:
     info: dict[str, Any]
     params: RunParams
     vocabulary: Vocabulary
-    model: HRED  # in evaluation mode
+    model: ConversationModel  # in evaluation mode
 
     @classmethod
     def load(cls, folder: Path | str, checkpoint: str = "best", device: str = "cpu") -> TrainedRun:
