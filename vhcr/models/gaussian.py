@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vhcr.models.precision import at_least_float32
+from vhcr.models.precision import Linear, at_least_float32
 
 # A variance of exactly zero has no log density; softplus underflows to zero in float32 near -104.
 MIN_VARIANCE = 1e-8
@@ -93,9 +93,9 @@ class GaussianMLP(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [input_size] + [hidden_size] * num_layers
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-        self.mu = nn.Linear(hidden_size, latent_size)
-        self.var = nn.Linear(hidden_size, latent_size)
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
+        self.mu = Linear(hidden_size, latent_size)
+        self.var = Linear(hidden_size, latent_size)
         self.normalised = NormalisedMean(latent_size, batch_norm) if batch_norm > 0.0 else None
 
     def forward(self, *inputs: Tensor) -> DiagonalGaussian:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from vhcr.batch import Batch
 from vhcr.models.noise import Noise
-from vhcr.models.precision import at_least_float32
+from vhcr.models.precision import Linear, at_least_float32
 from vhcr.models.projection import OutputLayer
 from vhcr.models.recurrent import GRU, BidirectionalGRU, distinct
 from vhcr.tokenisation.vocabulary import UNK
@@ -102,7 +102,7 @@ class Decoder(nn.Module):
         super().__init__()
         self._shared = (embedding,)  # in a tuple: registered once, by the model, not again here
         self.rnn = GRU(embedding.embedding_dim, hidden_size, num_layers)
-        self.from_sources = nn.Linear(source_size, num_layers * hidden_size)
+        self.from_sources = Linear(source_size, num_layers * hidden_size)
         self.output = OutputLayer(hidden_size, vocabulary_size)
         # Without a bias: the output layer has one.
         self.skip = nn.Linear(num_layers * hidden_size, hidden_size, bias=False) if every_step else None
@@ -154,8 +154,8 @@ class BagOfWords(nn.Module):
 
     def __init__(self, latent_size: int, hidden_size: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(latent_size, hidden_size)
-        self.output = nn.Linear(hidden_size, vocabulary_size)
+        self.hidden = Linear(latent_size, hidden_size)
+        self.output = Linear(hidden_size, vocabulary_size)
 
     def forward(self, latent: Tensor, batch: Batch) -> Tensor:
         """[rows, latent] -> [rows]."""

@@ -9,12 +9,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from vhcr.models.precision import add_product, at_least_float32, product_dtype
+from vhcr.models.precision import MANY_ROWS, Linear, at_least_float32, product_dtype, shortened, transposed_product
 
 # Logits held at a time; a chunk of 2**23 floats is 32 MiB. Smaller chunks add up the weights' gradient too
 # often, larger ones gain nothing and leave the cache.
 MAX_LOGITS = 2**23
 ON_GPU = 8  # times as many there: the same trade with another ratio of bandwidth to arithmetic
+# Short logits held at a time, 256 MiB: a product rearranges the whole output layer first, and the gradient of
+# that layer is converted once for each. The softmax takes fewer of them, which stay in the cache.
+MAX_SHORT_LOGITS = 2**27
+SOFTMAX_LOGITS = 2**21
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -23,8 +27,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     The gradient is computed while the logits of a chunk are there, as if every word counted once. The
     backward pass scales it, which is exact when all words count alike (a mean or a sum, the usual case);
     otherwise it computes the logits again with the true weights. Without ``wanted`` there is no gradient to
-    come, and none is computed. Products are computed in ``dtype``, all
-    else in the type of the hidden states.
+    come, and none is computed. Products are computed in ``dtype``, all else in the type of the hidden
+    states.
     """
 
     @staticmethod
@@ -34,66 +38,124 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         targets: Tensor,
-        chunk: int,
         dtype: torch.dtype,
         wanted: bool,
     ) -> Tensor:
-        errors = hidden.new_empty(hidden.shape[0])
-        grad_hidden = torch.empty_like(hidden) if wanted else None
-        grad_weight = torch.zeros_like(weight) if wanted else None
-        grad_bias = torch.zeros_like(bias) if wanted else None
-        heard, rows = hidden.to(dtype), weight.to(dtype)
-        buffer = hidden.new_empty(min(chunk, hidden.shape[0]), weight.shape[0])
-        for first in range(0, hidden.shape[0], chunk):
-            here = slice(first, first + chunk)
-            log_probs = _log_probs(heard[here], rows, bias, buffer)
-            errors[here] = log_probs.gather(1, targets[here, None]).squeeze(1).neg_()
-            if grad_hidden is not None and grad_weight is not None and grad_bias is not None:
-                grad = _softmax_less_target(log_probs, targets[here])
-                grad_bias += grad.sum(0)
-                grad = grad.to(dtype)
-                grad_hidden[here] = torch.mm(grad, rows)
-                add_product(grad_weight, grad.t(), heard[here])
-        ctx.chunk, ctx.dtype = chunk, dtype
-        ctx.save_for_backward(hidden, weight, bias, targets, grad_hidden, grad_weight, grad_bias)
+        compute = _long if dtype == hidden.dtype else _short
+        errors, gradients = compute(hidden, weight, bias, targets, dtype, wanted)
+        ctx.dtype = dtype
+        ctx.save_for_backward(hidden, weight, bias, targets, *gradients)
         return errors
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_errors: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
-        nothing = (None,) * 4
-        if len(grad_errors) == 0:  # what is there is zero already
-            return grad_hidden, grad_weight, grad_bias, *nothing
+        hidden, weight, bias, targets, *gradients = ctx.saved_tensors
         first_grad = grad_errors[:1]
-        if bool((grad_errors == first_grad).all()):
-            return grad_hidden * first_grad, grad_weight * first_grad, grad_bias * first_grad, *nothing
-        grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-        heard, rows = hidden.to(ctx.dtype), weight.to(ctx.dtype)
-        buffer = hidden.new_empty(min(ctx.chunk, hidden.shape[0]), weight.shape[0])
-        for first in range(0, hidden.shape[0], ctx.chunk):
-            here = slice(first, first + ctx.chunk)
-            grad = _softmax_less_target(_log_probs(heard[here], rows, bias, buffer), targets[here])
-            grad *= grad_errors[here, None]
+        if len(grad_errors) == 0:  # what is there is zero already
+            first_grad = grad_errors.new_zeros(1)
+        elif not bool((grad_errors == first_grad).all()):
+            compute = _long if ctx.dtype == hidden.dtype else _short
+            _, gradients = compute(hidden, weight, bias, targets, ctx.dtype, True, grad_errors)
+            first_grad = grad_errors.new_ones(1)
+        return *(_scaled(gradient, first_grad) for gradient in gradients), None, None, None
+
+
+def _scaled(gradient: Tensor, by: Tensor) -> Tensor:
+    """gradient * by in the type of ``by``; what is saved for another backward pass stays as it is."""
+    return gradient * by if gradient.dtype == by.dtype else gradient.to(by.dtype).mul_(by)
+
+
+# The errors [words], and the gradients of their sum by hidden states, weight and bias (none unless wanted).
+_Result = tuple[Tensor, tuple[Tensor, ...]]
+
+
+def _long(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    dtype: torch.dtype,  # noqa: ARG001
+    wanted: bool,
+    counts: Tensor | None = None,
+) -> _Result:
+    """Products in the type of the hidden states; ``counts`` [words] says how much each word counts."""
+    errors = hidden.new_empty(len(hidden))
+    gradients = tuple(torch.zeros_like(x) for x in (hidden, weight, bias)) if wanted else ()
+    chunk = max(1, MAX_LOGITS * (ON_GPU if hidden.is_cuda else 1) // len(weight))
+    chunk = max(1, -(-len(hidden) // max(1, -(-len(hidden) // chunk))))  # as few chunks, but of like size
+    buffer = hidden.new_empty(min(chunk, len(hidden)), len(weight))
+    for first in range(0, len(hidden), chunk):
+        here = slice(first, first + chunk)
+        logits = buffer[: len(hidden[here])]
+        torch.addmm(bias, hidden[here], weight.t(), out=logits)
+        # In place: each row is read whole before it is written.
+        log_probs = torch.log_softmax(logits, 1, out=logits)
+        errors[here] = log_probs.gather(1, targets[here, None]).squeeze(1).neg_()
+        if wanted:
+            grad_hidden, grad_weight, grad_bias = gradients
+            grad = _less_target(log_probs.exp_(), targets[here])
+            if counts is not None:
+                grad *= counts[here, None]
             grad_bias += grad.sum(0)
-            add_product(grad_weight, grad.to(ctx.dtype).t(), heard[here])
-        return grad_hidden * grad_errors[:, None], grad_weight, grad_bias, *nothing
+            torch.mm(grad, weight, out=grad_hidden[here])
+            grad_weight.addmm_(grad.t(), hidden[here])
+    return errors, gradients
 
 
-def _log_probs(hidden: Tensor, weight: Tensor, bias: Tensor, buffer: Tensor) -> Tensor:
-    """log softmax(h W' + b) of one chunk, in the first rows of ``buffer``."""
-    logits = buffer[: len(hidden)]
-    if weight.dtype == buffer.dtype:
-        torch.addmm(bias, hidden, weight.t(), out=logits)
-    else:
-        torch.add(torch.mm(hidden, weight.t()), bias, out=logits)
-    # In place: each row is read whole before it is written.
-    return torch.log_softmax(logits, 1, out=logits)
+def _short(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    dtype: torch.dtype,
+    wanted: bool,
+    counts: Tensor | None = None,
+) -> _Result:
+    """Products in ``dtype``, of all words at once where ``MAX_SHORT_LOGITS`` allows; as ``_long`` else.
+
+    Gradients are written over the logits. log p is that of a softmax, which takes a fifth of the time of a
+    log-softmax on a CPU; words so unlikely that their p is no float are computed again.
+    """
+    num_words, size = len(hidden), len(weight)
+    errors = hidden.new_empty(num_words)
+    heard, rows = shortened(hidden, dtype), weight.to(dtype)
+    across = rows.t().contiguous()  # products are quicker on rows of memory
+    grad_hidden = torch.empty_like(heard)
+    grad_weight = rows.new_zeros(())
+    grad_bias = torch.zeros_like(bias)
+    block = max(MAX_SHORT_LOGITS // size // MANY_ROWS, 1) * MANY_ROWS
+    chunk = max(SOFTMAX_LOGITS * (ON_GPU**2 if hidden.is_cuda else 1) // size, 1)
+    buffer = hidden.new_empty(min(chunk, num_words), size)
+    for begin in range(0, num_words, block):
+        logits = torch.mm(heard[begin : begin + block], across)
+        for first in range(begin, min(begin + block, num_words), chunk):
+            here = slice(first, min(first + chunk, begin + block, num_words))
+            low = logits[first - begin : here.stop - begin]
+            probs = buffer[: len(low)]
+            probs.copy_(low).add_(bias)
+            torch.softmax(probs, 1, out=probs)
+            errors[here] = probs.gather(1, targets[here, None]).squeeze(1).log_().neg_()
+            if wanted:
+                grad = _less_target(probs, targets[here])
+                if counts is not None:
+                    grad *= counts[here, None]
+                grad_bias += grad.sum(0)
+                low.copy_(grad)
+        if wanted:
+            logits[num_words - begin :] = 0
+            torch.mm(logits, rows, out=grad_hidden[begin : begin + block])
+            product = transposed_product(logits, heard[begin : begin + block])
+            grad_weight = product if num_words <= block else grad_weight.to(hidden.dtype) + product
+    unlikely = torch.isinf(errors)
+    if bool(unlikely.any()):
+        logits = functional.linear(heard[:num_words][unlikely], rows).to(hidden.dtype) + bias
+        errors[unlikely] = functional.cross_entropy(logits, targets[unlikely], reduction="none")
+    return errors, (grad_hidden[:num_words], grad_weight, grad_bias) if wanted else ()
 
 
-def _softmax_less_target(log_probs: Tensor, targets: Tensor) -> Tensor:
-    """d error / d logits, written over ``log_probs``."""
-    softmax = log_probs.exp_()
+def _less_target(softmax: Tensor, targets: Tensor) -> Tensor:
+    """d error / d logits, written over ``softmax``."""
     return softmax.scatter_add_(1, targets[:, None], softmax.new_full((len(targets), 1), -1.0))
 
 
@@ -102,20 +164,17 @@ class OutputLayer(nn.Module):
 
     def __init__(self, hidden_size: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(hidden_size, vocabulary_size)
+        self.linear = Linear(hidden_size, vocabulary_size)
 
     def forward(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """-log p(target), in nats: [words, hidden], [words] -> [words]."""
-        at_once = MAX_LOGITS * (ON_GPU if hidden.is_cuda else 1)
-        chunk = max(1, at_once // self.linear.out_features)
-        chunk = -(-len(hidden) // max(1, -(-len(hidden) // chunk)))  # as few chunks, but of like size
         hidden, dtype = at_least_float32(hidden), product_dtype(hidden)
         # Asked here: within the function gradients are always off, and what it is told of its inputs is
         # that they could have some.
         wanted = torch.is_grad_enabled() and (hidden.requires_grad or self.linear.weight.requires_grad)
         with torch.autocast(hidden.device.type, enabled=False):
             errors: Tensor = _ChunkedCrossEntropy.apply(
-                hidden, self.linear.weight, self.linear.bias, targets, max(1, chunk), dtype, wanted
+                hidden, self.linear.weight, self.linear.bias, targets, dtype, wanted
             )
         return errors
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from vhcr.models.precision import add_product, at_least_float32, product, product_dtype
+from vhcr.models.precision import MANY_ROWS, at_least_float32, product_dtype, rounded, shortened, transposed_product
 
 
 def distinct(ids: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -31,7 +31,8 @@ class _PackedGRU(torch.autograd.Function):
     """h_t = (1 - u) n + u h_{t-1} over packed steps.
 
     r = sigmoid(x_r + h_r), u = sigmoid(x_u + h_u), n = tanh(x_n + r h_n); weights stand in that order. Item i
-    hears ``inputs[index[i]]``. Products are computed in ``dtype``, all else in the type of the inputs.
+    hears ``inputs[index[i]]``. Products are computed in ``dtype`` (by ``_Products`` or ``_ShortProducts``),
+    all else in the type of the inputs.
     """
 
     @staticmethod
@@ -48,32 +49,32 @@ class _PackedGRU(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         hidden = start.shape[1]
-        two = 2 * hidden
-        from_input, from_state = weight_ih.to(dtype).t(), weight_hh.to(dtype).t()
+        products: _Products | _ShortProducts
+        if dtype == inputs.dtype:
+            products = _Products(weight_ih, weight_hh)
+        else:
+            before = inputs.new_zeros(sum(sizes) + MANY_ROWS, hidden, dtype=dtype)
+            products = _ShortProducts(weight_ih.to(dtype), weight_hh.to(dtype), before)
         # Gates are activated in place: what arrives from the inputs becomes r and u, and n.
-        gates = _linear(inputs, from_input[:, :two], bias_ih[:two] + bias_hh[:two], index)
-        candidates = _linear(inputs, from_input[:, two:], bias_ih[two:], index)
-        outputs = torch.empty_like(candidates)
-        recurrent = bias_hh[two:].repeat(len(outputs), 1)  # h_n, before the reset gate
+        gates, candidates = products.of_inputs(inputs, bias_ih, bias_hh, index)
+        outputs = candidates.new_empty(candidates.shape)
+        recurrent = bias_hh[2 * hidden :].repeat(len(outputs), 1)  # h_n, before the reset gate
         steps = zip(
             *(part.split(sizes) for part in (gates, *gates.split(hidden, dim=1))),
             *(part.split(sizes) for part in (recurrent, candidates, outputs)),
             strict=True,
         )
-        of_gates, of_candidate = from_state[:, :two], from_state[:, two:]
         state = start
         remembers = bool(start.any())  # encoders start from zeros, whose products add nothing
         for gate, reset, update, own, candidate, output in steps:
             state = state[: len(output)]
-            if remembers:
-                add_product(gate, state, of_gates)
-                add_product(own, state, of_candidate)
+            products.add_recurrent(gate, own, state, remembers)
             remembers = True
             gate.sigmoid_()
             candidate.addcmul_(reset, own).tanh_()
             state = torch.lerp(candidate, state, update, out=output)
         ctx.save_for_backward(
-            inputs, index, start, weight_ih, weight_hh, gates, candidates, recurrent, outputs
+            inputs, index, start, gates, candidates, recurrent, outputs, *products.kept()
         )
         ctx.sizes, ctx.dtype = sizes, dtype
         return outputs
@@ -81,11 +82,10 @@ class _PackedGRU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, index, start, weight_ih, weight_hh, gates, candidates, recurrent, outputs = ctx.saved_tensors
+        inputs, index, start, gates, candidates, recurrent, outputs, *kept = ctx.saved_tensors
         sizes: tuple[int, ...] = ctx.sizes
         hidden = start.shape[1]
-        two = 2 * hidden
-        of_gates, of_candidate = weight_hh.to(ctx.dtype).split([two, hidden])
+        products = (_Products if ctx.dtype == inputs.dtype else _ShortProducts)(*kept)
         before = [start, *outputs.split(sizes)]
         previous = torch.cat([state[:size] for state, size in zip(before, sizes, strict=False)])  # h_{t-1}
         # What does not depend on the gradient to come is computed for all items at once.
@@ -113,33 +113,138 @@ class _PackedGRU(torch.autograd.Function):
             to_u.mul_(grad)
             to_r.mul_(grad_n)
             back = earlier[: len(grad)].addcmul_(grad, u)
-            add_product(back, grad_gate, of_gates)
-            add_product(back, grad_own, of_candidate)
+            products.add_back(back, grad_gate, grad_own)
 
-        previous = previous.to(ctx.dtype)
-        grad_hh = torch.cat(
-            [product(grad_gates.t(), previous, start), product(grad_recurrent.t(), previous, start)]
-        )
+        grad_hh = products.of_recurrent_weights(grad_gates, grad_recurrent, previous)
         bias = grad_gates.sum(0)
         grad_bias_hh = torch.cat([bias, grad_recurrent.sum(0)])
         grad_bias_ih = torch.cat([bias, grad_candidates.sum(0)])
         grad_x = [_gather_back(grad, index, len(inputs)) for grad in (grad_gates, grad_candidates)]
-        of_input = weight_ih.to(ctx.dtype).split([two, hidden])
-        grad_inputs: Tensor | None = None
-        if ctx.needs_input_grad[0]:
-            grad_inputs = product(grad_x[0], of_input[0], inputs)
-            add_product(grad_inputs, grad_x[1], of_input[1])
-        low = inputs.to(ctx.dtype)
-        grad_ih = torch.cat([product(grad.t(), low, inputs) for grad in grad_x])
+        grad_inputs, grad_ih = products.of_input_weights(grad_x, inputs, ctx.needs_input_grad[0])
         return grad_inputs, None, grad_start, grad_ih, grad_hh, grad_bias_ih, grad_bias_hh, None, None
+
+
+class _Products:
+    """The matrix products of the recurrence, in the type of its inputs; BLAS adds them to what is there."""
+
+    def __init__(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
+        hidden = weight_hh.shape[1]
+        self.weights = (weight_ih, weight_hh)
+        self.two = 2 * hidden
+        self.of_input, self.of_state = weight_ih.split([self.two, hidden]), weight_hh.split([self.two, hidden])
+
+    def kept(self) -> tuple[Tensor, ...]:
+        """What the backward pass makes these products from again."""
+        return self.weights
+
+    def of_inputs(
+        self, inputs: Tensor, bias_ih: Tensor, bias_hh: Tensor, index: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """x_r and x_u side by side, and x_n."""
+        of_gates, of_candidate = self.of_input
+        gates = _linear(inputs, of_gates.t(), bias_ih[: self.two] + bias_hh[: self.two], index)
+        return gates, _linear(inputs, of_candidate.t(), bias_ih[self.two :], index)
+
+    def add_recurrent(self, gates: Tensor, own: Tensor, state: Tensor, remembers: bool) -> None:
+        """gates += h_r and h_u, own += h_n, of the step that ``state`` begins."""
+        if remembers:
+            gates.addmm_(state, self.of_state[0].t())
+            own.addmm_(state, self.of_state[1].t())
+
+    def add_back(self, grad_state: Tensor, grad_gates: Tensor, grad_own: Tensor) -> None:
+        """grad_state += its share of a step's gradients."""
+        grad_state.addmm_(grad_gates, self.of_state[0])
+        grad_state.addmm_(grad_own, self.of_state[1])
+
+    def of_recurrent_weights(self, grad_gates: Tensor, grad_own: Tensor, previous: Tensor) -> Tensor:
+        """The gradient of ``weight_hh``, one product over all steps."""
+        return torch.cat([torch.mm(grad_gates.t(), previous), torch.mm(grad_own.t(), previous)])
+
+    def of_input_weights(
+        self, grads: list[Tensor], inputs: Tensor, wanted: bool
+    ) -> tuple[Tensor | None, Tensor]:
+        """The gradients of the inputs, if ``wanted``, and of ``weight_ih``."""
+        grad_inputs: Tensor | None = None
+        if wanted:
+            grad_inputs = torch.mm(grads[0], self.of_input[0]).addmm_(grads[1], self.of_input[1])
+        return grad_inputs, torch.cat([torch.mm(grad.t(), inputs) for grad in grads])
+
+
+class _ShortProducts:
+    """The same in a short type, on rounded row counts (see ``precision``): one product where BLAS takes two.
+
+    States and gradients of a step are converted into ``before`` and ``grads``, which hold those of all
+    steps, one after another. A step's product then reads a few rows too many, of the step after it; what
+    comes of those is not used.
+    """
+
+    def __init__(self, weight_ih: Tensor, weight_hh: Tensor, before: Tensor) -> None:
+        self.of_input, self.of_state = weight_ih, weight_hh
+        self.two = 2 * weight_hh.shape[1]
+        self.before = before  # [items and some, hidden]: the state before each item
+        self.num_items = len(before) - MANY_ROWS
+        self.first = 0
+        self.grads: Tensor | None = None  # [items and some, 3 hidden]: w.r.t. h_r, h_u, h_n
+
+    def kept(self) -> tuple[Tensor, ...]:
+        """As ``_Products.kept``."""
+        return self.of_input, self.of_state, self.before
+
+    def of_inputs(
+        self, inputs: Tensor, bias_ih: Tensor, bias_hh: Tensor, index: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """As ``_Products.of_inputs``."""
+        two = self.two
+        heard = torch.mm(shortened(inputs, self.before.dtype), self.of_input.t())[: len(inputs)]
+        if index is not None:
+            heard = heard.index_select(0, index)
+        both = heard.to(inputs.dtype)
+        both += torch.cat([bias_ih[:two] + bias_hh[:two], bias_ih[two:]])
+        return both[:, :two], both[:, two:]
+
+    def add_recurrent(self, gates: Tensor, own: Tensor, state: Tensor, remembers: bool) -> None:
+        """As ``_Products.add_recurrent``."""
+        size = len(state)
+        if remembers:
+            rows = self.before[self.first : self.first + rounded(size)]
+            rows[:size] = state
+            product = torch.mm(rows, self.of_state.t())[:size]
+            gates += product[:, : self.two]
+            own += product[:, self.two :]
+        self.first += size
+
+    def add_back(self, grad_state: Tensor, grad_gates: Tensor, grad_own: Tensor) -> None:
+        """As ``_Products.add_back``; steps come last first."""
+        if self.grads is None:
+            self.first = self.num_items
+            self.grads = self.before.new_zeros(len(self.before), len(self.of_state))
+        size = len(grad_gates)
+        self.first -= size
+        rows = self.grads[self.first : self.first + rounded(size)]
+        rows[:size, : self.two] = grad_gates
+        rows[:size, self.two :] = grad_own
+        grad_state += torch.mm(rows, self.of_state)[:size]
+
+    def of_recurrent_weights(self, grad_gates: Tensor, grad_own: Tensor, previous: Tensor) -> Tensor:  # noqa: ARG002
+        """As ``_Products.of_recurrent_weights``, from what was converted step by step."""
+        assert self.grads is not None
+        items = rounded(self.num_items)
+        return transposed_product(self.grads[:items], self.before[:items]).to(previous.dtype)
+
+    def of_input_weights(
+        self, grads: list[Tensor], inputs: Tensor, wanted: bool
+    ) -> tuple[Tensor | None, Tensor]:
+        """As ``_Products.of_input_weights``."""
+        both = shortened(torch.cat(grads, dim=1), self.before.dtype)
+        grad_inputs: Tensor | None = None
+        if wanted:
+            grad_inputs = torch.mm(both, self.of_input)[: len(inputs)].to(inputs.dtype)
+        return grad_inputs, transposed_product(both, shortened(inputs, self.before.dtype)).to(inputs.dtype)
 
 
 def _linear(inputs: Tensor, weight: Tensor, bias: Tensor, index: Tensor | None) -> Tensor:
     """inputs[index] weight + bias, computed once per row of ``inputs``."""
-    if weight.dtype == inputs.dtype:
-        result = torch.addmm(bias, inputs, weight)
-    else:
-        result = torch.mm(inputs.to(weight.dtype), weight) + bias
+    result = torch.addmm(bias, inputs, weight)
     return result if index is None else result.index_select(0, index)
 
 

@@ -10,7 +10,7 @@ from vhcr.models.conversation_model import Latents, ModelOutput
 from vhcr.models.gaussian import DiagonalGaussian, Divergence, Draw, GaussianMLP, analytic_kl, draw_posterior
 from vhcr.models.layers import ConversationEncoder
 from vhcr.models.noise import Noise
-from vhcr.models.precision import at_least_float32
+from vhcr.models.precision import Linear, at_least_float32
 from vhcr.models.vhred import VHRED
 from vhcr.params import ModelParams, SystemParams
 
@@ -31,7 +31,7 @@ class VHCR(VHRED):
             system.posterior_batch_norm,
         )
         layers, size = self.context.state_shape
-        self.context_from_z_conv = nn.Linear(model.z_conv_size, layers * size)
+        self.context_from_z_conv = Linear(model.z_conv_size, layers * size)
 
     @property
     def z_conv_size(self) -> int:
