@@ -183,7 +183,9 @@ class TrainingParams(Section):
         description="Longer gradients are scaled down."
     )
     kl_annealing_steps: NonNegative = Field(description="Linear steps of the KL weight from 0 to 1 (Eq. 12).")
-    precision: Literal["float32", "bfloat16"] = Field(description="bfloat16: mixed, parameters in float32.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        description="bfloat16: mixed, parameters in float32; auto: where it is quicker here."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto: a GPU where there is one.")
     num_threads: NonNegative = Field(description="CPU threads; 0 takes all cores.")
     checkpoint_seconds: Annotated[float, Field(gt=0.0)] = Field(
@@ -216,6 +218,9 @@ class EvaluationParams(Section):
 
     batch_conversations: Positive = Field(description="Conversations scored at once.")
     seed: NonNegative = Field(description="Seed of the draws that the metrics need.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        description="Of the products behind bounds; what bfloat16 changes is measured and recorded."
+    )
     importance_samples: Positive = Field(description="Draws K of the importance-weighted bound.")
     importance_conversations: Positive = Field(description="Test conversations that bound is computed on.")
     context_turns: Positive = Field(description="Turns given before the model responds.")

@@ -285,6 +285,13 @@ def log_mean_exp(values: Floats, axis: int) -> Floats:
     return result
 
 
+def precision_error(model: HRED, test: Conversations, scores: Scores, params: EvaluationParams) -> float:
+    """What short products change of the bound: short less float32, nats per word, on the first batches."""
+    part = test.subset(range(min(len(test), PRECISION_BATCHES * params.batch_conversations)))
+    exact = score(model, part, params.batch_conversations, params.seed)
+    return float((scores.nll[: len(part)].sum() - exact.nll.sum()) / max(exact.num_words.sum(), 1.0))
+
+
 class PerConversation(NamedTuple):
     """conversations.parquet: what each test conversation adds, in nats; [conversations] each."""
 
@@ -304,7 +311,9 @@ def likelihood(
 
     Of an exact model the importance-weighted bound is the NLL, on the same subset, so that the two pair.
     """
-    scores = score(model, test, params.batch_conversations, params.seed)
+    device = next(model.parameters()).device
+    with products_in(params.precision, device):
+        scores = score(model, test, params.batch_conversations, params.seed)
     exact = not model.z_utt_size
     chosen = importance_subset(len(test), params.importance_conversations, params.seed)
     words = max(float(scores.num_words[chosen].sum()), 1.0)
@@ -312,7 +321,8 @@ def likelihood(
     if exact:
         bounds, tightest = {1: subset_nll}, scores.nll[chosen]
     else:
-        weights = log_weights(model, test, chosen.tolist(), params.importance_samples, params.seed)
+        with products_in(params.precision, device):
+            weights = log_weights(model, test, chosen.tolist(), params.importance_samples, params.seed)
         points = [k for k in BOUND_SAMPLES if k < params.importance_samples] + [params.importance_samples]
         found = {k: importance_weighted_nll(weights, k) for k in points}
         bounds, tightest = {k: float(b.sum() / words) for k, b in found.items()}, found[points[-1]]
@@ -338,6 +348,9 @@ def likelihood(
         importance_bound_num_conversations=len(chosen),
         importance_bound_subset_nll_per_word=subset_nll,
         importance_weighted_nll_per_word=bounds,
+        precision_error_per_word=(
+            None if params.precision == "float32" else precision_error(model, test, scores, params)
+        ),
     )
     columns = PerConversation(
         list(test.ids),

@@ -12,6 +12,10 @@ rounding nearly every product would pay for a kernel of its own.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -56,6 +60,33 @@ def transposed_product(a: Tensor, b: Tensor) -> Tensor:
     if len(a) <= MANY_ROWS * 8:
         return torch.mm(a.t(), b)
     return torch.mm(b.t().contiguous(), a).t().contiguous()
+
+
+@contextmanager
+def products_in(precision: str, device: torch.device) -> Iterator[None]:
+    """Matrix products in ``precision`` (float32 or bfloat16) within."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        yield
+
+
+def short_products_pay(inner: int, outer: int, device: torch.device) -> bool:
+    """Whether this machine computes products of [1024, inner] and [inner, outer] twice as fast in bfloat16.
+
+    What is measured has the size of an output layer, the largest part of a step; it takes 0.1 to 1 s on a
+    CPU. A GPU is asked whether it has such products.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    seconds = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+    a, b = torch.ones(1024, inner), torch.ones(inner, outer)
+    for dtype in seconds:
+        left, right = a.to(dtype), b.to(dtype)
+        torch.mm(left, right)
+        for _ in range(5):
+            begun = time.perf_counter()
+            torch.mm(left, right)
+            seconds[dtype] = min(seconds[dtype], time.perf_counter() - begun)
+    return 2.0 * seconds[torch.bfloat16] < seconds[torch.float32]
 
 
 class Linear(nn.Linear):

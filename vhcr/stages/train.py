@@ -172,6 +172,7 @@ def train_into(
                 workers=workers,
             )
             info["best_step"] = state.position.best_step
+            info["precision"] = state.position.precision
             info["seconds"] = round(state.seconds, 3)
             publish(folder, work, state, vocabulary, info)
             if tracked is not None:

@@ -17,6 +17,7 @@ from vhcr.batch import Batch, Conversations, epoch_order
 from vhcr.errors import ParameterError, TrainingError
 from vhcr.models import ConversationModel, Noise
 from vhcr.models.objective import Totals, kl_weight, loss
+from vhcr.models.precision import products_in, short_products_pay
 from vhcr.params import SystemParams, TrainingParams
 from vhcr.training.moments import LatentSums
 from vhcr.training.parallel import Workers
@@ -41,6 +42,7 @@ class Progress:
     kl_per_word: float
     words_per_second: float
     seconds_left: float
+    precision: str  # of matrix products
 
 
 class Observer(Protocol):
@@ -81,6 +83,25 @@ def trains_inference_alone(step: int, system: SystemParams) -> bool:
     return step < system.inference_first_steps and step % INFERENCE_ROUND != INFERENCE_ROUND - 1
 
 
+def settle_precision(state: TrainState, params: TrainingParams, workers: Workers = ALONE) -> None:
+    """Set what products are computed in, the same in every process; a resumed run keeps what it began with.
+
+    ``auto`` is bfloat16 where ``short_products_pay``.
+    """
+    model, position = state.model, state.position
+    assert isinstance(model, HRED)
+    device = next(model.parameters()).device
+    sizes = (model.sizes.decoder_size, model.vocabulary_size, device)
+    if position.precision:
+        if position.precision == "bfloat16" and not short_products_pay(*sizes):
+            log.warning("this run began in bfloat16 and goes on in it, which is slow on this machine")
+    elif params.precision == "auto":
+        pays = workers.any(workers.records and short_products_pay(*sizes))
+        position.precision = "bfloat16" if pays else "float32"
+    else:
+        position.precision = params.precision
+
+
 def validate(
     model: ConversationModel,
     data: Conversations,
@@ -88,8 +109,9 @@ def validate(
     seed: int,
     workers: Workers = ALONE,
     should_stop: Callable[[], bool] = lambda: False,
+    precision: str = "float32",
 ) -> tuple[Totals, dict[str, float]]:
-    """The bound on all of ``data``, without drops or gradients, in float32; one draw per latent.
+    """The bound on all of ``data``, without drops or gradients; one draw per latent.
 
     With it how much each latent is used there (``LatentSums.usage``), from the same pass.
 
@@ -110,7 +132,8 @@ def validate(
             if cpu_batch is None:
                 break
             batch = cpu_batch.to(device)
-            output = model(batch, Noise(seed, VALIDATION_NOISE))
+            with products_in(precision, device):
+                output = model(batch, Noise(seed, VALIDATION_NOISE))
             totals.add(Totals.of(output))
             latents.add(model, batch, output)
     model.train(was_training)
@@ -135,8 +158,7 @@ def train_step(
     if batch is None:
         totals = workers.sum(own)
     else:
-        short = params.precision == "bfloat16"
-        with torch.autocast(batch.index.device.type, torch.bfloat16, enabled=short):
+        with products_in(state.position.precision, batch.index.device):
             output = model(batch, Noise(seed, step))
         system = model.system
         value = loss(
@@ -201,6 +223,7 @@ def fit(
     size = params.batch_conversations
     steps_per_epoch = math.ceil(len(train) / size)
     total_steps = int(min(params.num_epochs * steps_per_epoch, params.max_steps or math.inf))
+    settle_precision(state, params, workers)
     meter = _Meter()
     saved = time.monotonic()
     model.train()
@@ -221,7 +244,9 @@ def fit(
     def check() -> None:
         """Validate; keep the parameters if the bound is the lowest so far."""
         try:
-            totals, usage = validate(model, validation, size, seed, workers, should_stop)
+            totals, usage = validate(
+                model, validation, size, seed, workers, should_stop, position.precision
+            )
         except Interrupted:
             leave()
         record("validation", totals, usage)
@@ -272,7 +297,7 @@ def fit(
             if position.step % params.record_every_steps == 0:
                 record("train", position.window)
                 position.window = Totals()
-            progress = meter.progress(position.step, total_steps, position.epoch, totals)
+            progress = meter.progress(position.step, total_steps, position.epoch, totals, position.precision)
             for observer in observers:
                 observer.progress(progress)
             if workers.any(should_stop()):
@@ -326,11 +351,19 @@ class _Meter:
     def words_per_second(self) -> float:
         return self._words / max(self._seconds, 1e-9)
 
-    def progress(self, step: int, total_steps: int, epoch: int, totals: Totals) -> Progress:
+    def progress(self, step: int, total_steps: int, epoch: int, totals: Totals, precision: str) -> Progress:
         per_word = totals.per_word()
         left = (total_steps - step) * self._seconds / max(self._steps, 1)
         mean_loss = totals.loss / max(totals.num_words, 1)
         rate = self.words_per_second
         return Progress(
-            step, total_steps, epoch, mean_loss, per_word["nll_per_word"], per_word["kl_per_word"], rate, left
+            step,
+            total_steps,
+            epoch,
+            mean_loss,
+            per_word["nll_per_word"],
+            per_word["kl_per_word"],
+            rate,
+            left,
+            precision,
         )

@@ -34,6 +34,7 @@ class Position:
     window: Totals = field(default_factory=Totals)
     rows: list[Row] = field(default_factory=list)
     finished: bool = False
+    precision: str = ""  # of matrix products, chosen before the first step
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
