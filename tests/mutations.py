@@ -70,6 +70,7 @@ TEST_NOISE = MODELS + "test_noise.py"
 TEST_OBJECTIVE = MODELS + "test_objective.py"
 TEST_INITIALISATION = MODELS + "test_initialisation.py"
 TEST_LOOP = "tests/training/test_loop.py"
+TEST_PRECISION = "tests/training/test_precision.py"
 TEST_PACKING = MODELS + "test_packing.py"
 TEST_PEEKING = MODELS + "test_peeking.py"
 TEST_PROJECTION = MODELS + "test_projection.py"
@@ -220,9 +221,15 @@ MUTATIONS: list[Mutation] = [
     _m("states that never start go to the library's kernel", RECURRENT, "start[: sizes[0]].unsqueeze(0)", "start.unsqueeze(0)", TEST_RECURRENT),
     # --- the output layer ---
     _m("target counted twice in the gradient", PROJECTION, "softmax.new_full((len(targets), 1), -1.0)", "softmax.new_full((len(targets), 1), -2.0)", TEST_PROJECTION),
-    _m("weights of words ignored in the gradient", PROJECTION, "grad *= grad_errors[here, None]", "grad *= 1.0", TEST_PROJECTION),
-    _m("gradients of the last chunk alone", PROJECTION, "add_product(grad_weight, grad.t(), heard[here])\n        ctx", "torch.mm(grad.t(), heard[here], out=grad_weight)\n        ctx", TEST_PROJECTION),
-    _m("all words weigh like the first", PROJECTION, "if bool((grad_errors == first_grad).all()):", "if True:", TEST_PROJECTION),
+    _m("weights of words ignored in the gradient", PROJECTION, "grad *= counts[here, None]\n            grad_bias", "grad *= 1.0\n            grad_bias", TEST_PROJECTION),
+    _m("gradients of the last chunk alone", PROJECTION, "grad_weight.addmm_(grad.t(), hidden[here])", "torch.mm(grad.t(), hidden[here], out=grad_weight)", TEST_PROJECTION),
+    _m("all words weigh like the first", PROJECTION, "elif not bool((grad_errors == first_grad).all()):", "elif False:", TEST_PROJECTION),
+    _m("short: weights of words ignored", PROJECTION, "grad *= counts[here, None]\n                grad_bias", "grad *= 1.0\n                grad_bias", TEST_PROJECTION),
+    _m("short: logits of rounded rows left in", PROJECTION, "logits[num_words - begin :] = 0", "pass", TEST_PROJECTION),
+    _m("short: the last block's weight gradient alone", PROJECTION, "grad_weight.to(hidden.dtype) + product", "product", TEST_PROJECTION),
+    _m("short: an unlikely word's error infinite", PROJECTION, "if bool(unlikely.any()):", "if False:", TEST_PROJECTION),
+    _m("short: a step's state kept at another's place", RECURRENT, "        self.first += size", "        self.first += size - 1", TEST_PRECISION),
+    _m("short: gradients of steps one over the other", RECURRENT, "        self.first -= size", "        self.first -= 1", TEST_PRECISION),
     _m("nothing to score not thought of", PROJECTION, "if len(grad_errors) == 0:", "if False:", TEST_PROJECTION),
     # --- the objective ---
     _m("ELBO with its sign turned", OBJECTIVE, "return -(output.reconstruction_error.sum(1)", "return +(output.reconstruction_error.sum(1)", TEST_OBJECTIVE),

@@ -57,12 +57,13 @@ def test_equals_cross_entropy(weights: str, chunk: int, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("weights", ["sum", "each its own"])
-def test_gradients_agree_with_finite_differences(weights: str) -> None:
+def test_gradients_agree_with_finite_differences(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "MAX_LOGITS", 3 * VOCABULARY)
     layer, hidden, targets = layer_and_words()
     arguments = (hidden, layer.linear.weight, layer.linear.bias)
     assert torch.autograd.gradcheck(
         lambda *given: (
-            projection._ChunkedCrossEntropy.apply(*given, targets, 3, torch.float64, True) * UPSTREAM[weights]
+            projection._ChunkedCrossEntropy.apply(*given, targets, torch.float64, True) * UPSTREAM[weights]
         ),
         arguments,
     )
@@ -143,6 +144,46 @@ def test_logits_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
             (layer(hidden, targets) * weights).sum().backward()
         # One operation makes at most one chunk of logits, or a gradient of the weights.
         assert chunk * vocabulary <= seen.numel <= max(chunk * vocabulary, vocabulary * HIDDEN)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("at_once", [1, 1000])
+def test_short_products_are_those_of_float32_to_their_rounding(
+    alike: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one product over all words or in several, in softmaxes of three words at a time."""
+    words, vocabulary = 300, 50
+    monkeypatch.setattr(projection, "MAX_SHORT_LOGITS", at_once * vocabulary)
+    monkeypatch.setattr(projection, "SOFTMAX_LOGITS", 3 * vocabulary)
+    draw = torch.Generator().manual_seed(0)
+    layer = OutputLayer(HIDDEN, vocabulary)
+    targets = torch.randint(vocabulary, (words,), generator=draw)
+    factors = torch.full((words,), 0.3) if alike else torch.linspace(0.0, 2.0, words)
+    found = []
+    for short in (False, True):
+        hidden = torch.randn(words, HIDDEN, generator=draw.manual_seed(1), requires_grad=True)
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=short):
+            errors = layer(hidden, targets)
+        (errors * factors).sum().backward()
+        grads = (hidden.grad, layer.linear.weight.grad, layer.linear.bias.grad)
+        found.append((errors.detach(), *(grad.clone() for grad in grads if grad is not None)))
+    for long, low in zip(*found, strict=True):
+        assert low.dtype == torch.float32
+        assert 0.0 < (low - long).norm() / long.norm() < 2**-7
+
+
+def test_a_word_whose_probability_is_no_float_has_an_error_all_the_same() -> None:
+    """Short products take log p from a softmax, which is zero from 104 nats on."""
+    layer = OutputLayer(HIDDEN, 8)
+    with torch.no_grad():
+        layer.linear.bias[3] = -500.0
+    hidden, targets = torch.zeros(2, HIDDEN), torch.tensor([3, 2])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        short = layer(hidden, targets)
+    with torch.no_grad():
+        torch.testing.assert_close(short, layer(hidden, targets))
+    assert short[0] > 400
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -15,7 +15,8 @@ from vhcr.models import HRED, Noise, build
 from vhcr.models.objective import loss
 from vhcr.params import ModelParams
 from vhcr.tokenisation.vocabulary import EOS
-from vhcr.training.loop import adam, train_step
+from vhcr.training import loop
+from vhcr.training.loop import adam, settle_precision, train_step, validate
 from vhcr.training.run import set_up_cpu
 from vhcr.training.state import TrainState
 
@@ -124,6 +125,69 @@ def test_without_autocast_nothing_is_short() -> None:
     with Types() as types:
         loss(model(DATA.batch(range(5)), Noise(0)), 0.5, 0.0).backward()
     assert types.products == types.pointwise == {torch.float32}
+
+
+class Shapes(TorchDispatchMode):
+    """Row counts and inner sizes of short products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in PRODUCTS:
+            left, right = args[-2:]
+            if right.dtype == torch.bfloat16:
+                self.seen |= {left.shape[0], left.shape[1], right.shape[1]}
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_short_products_come_in_few_sizes(system: str) -> None:
+    """oneDNN compiled a kernel for every batch's sizes: bfloat16 once took as long as float32."""
+    model = network(system)
+    own = {size for parameter in model.parameters() for size in parameter.shape}
+    own |= {2 * SIZES.encoder_size, VOCABULARY, *(a + b for a in own for b in own), *(3 * a for a in own)}
+    own |= {a + b + c for a in (64, 32, 40) for b in (32, 8, 0) for c in (8, 0)}
+    with Shapes() as shapes:
+        for first in range(0, 60, 20):
+            with torch.autocast("cpu", torch.bfloat16):
+                output = model(DATA.batch(range(first, first + 17)), Noise(0))
+            loss(output, 0.5, model.system.bag_of_words_weight).backward()
+    counts = shapes.seen - own
+    assert counts
+    assert all(count % 32 == 0 for count in counts), sorted(counts)
+
+
+def test_auto_takes_bfloat16_where_it_pays_and_a_resumed_run_keeps_what_it_began_with(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run may move to another machine: its numbers go on as they began; where slow, it says so."""
+    params = tiny.training(precision="auto")
+    for pays, chosen in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(loop, "short_products_pay", lambda *sizes, pays=pays: pays)
+        state = TrainState(network("hred"), adam(network("hred"), params), "run")
+        settle_precision(state, params)
+        assert state.position.precision == chosen
+        monkeypatch.setattr(loop, "short_products_pay", lambda *sizes, pays=pays: not pays)
+        caplog.clear()
+        settle_precision(state, params)
+        assert state.position.precision == chosen
+        assert ("slow on this machine" in caplog.text) == pays
+    state.position.precision = ""
+    settle_precision(state, tiny.training(precision="bfloat16"))
+    assert state.position.precision == "bfloat16"
+
+
+@pytest.mark.parametrize("system", ["hred", "vhcr-ud"])
+def test_validation_is_computed_as_training_is(system: str) -> None:
+    """In bfloat16 to its rounding, which is well below a thousandth of a nat per word here."""
+    model = network(system)
+    long, short = (
+        validate(model, DATA, 50, 0, precision=precision)[0].per_word()["nll_per_word"]
+        for precision in ("float32", "bfloat16")
+    )
+    assert 0.0 < abs(short - long) < 1e-3
 
 
 def test_moments_of_words_that_do_not_occur_end_at_zero() -> None:

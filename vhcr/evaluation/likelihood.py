@@ -20,6 +20,7 @@ from vhcr.batch import Batch, Conversations
 from vhcr.evaluation.records import METRIC_VERSION, ByPlace, LengthBin, Likelihood
 from vhcr.models import ConversationModel, ModelOutput, Noise
 from vhcr.models.gaussian import sampled_kl
+from vhcr.models.precision import products_in
 from vhcr.params import EvaluationParams
 
 Floats = NDArray[np.float64]
@@ -27,6 +28,7 @@ Floats = NDArray[np.float64]
 # Words in flight in one pass of the importance-weighted bound, copies counted: bounds its memory.
 MAX_WORDS = 8192
 LENGTH_BIN = 5  # words of utterance length that share an entry
+PRECISION_CONVERSATIONS = 400  # on which short products are held against those of float32
 BOUND_SAMPLES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # points of the convergence plot, up to K
 
 
@@ -119,19 +121,21 @@ def ratios(sums: Floats, counts: Floats) -> ByPlace:
     return tuple(float(s / n) if n > 0 else None for s, n in zip(sums, counts, strict=True))
 
 
-def score(model: ConversationModel, data: Conversations, batch_conversations: int, seed: int) -> Scores:
-    """The one-sample bound of Eq. 2 for every conversation; exact for HRED.
+def score(
+    model: ConversationModel, data: Conversations, batch_conversations: int, seed: int, limit: int | None = None
+) -> Scores:
+    """The one-sample bound of Eq. 2 for every conversation (or the first ``limit``); exact for HRED.
 
     ``model`` is in evaluation mode.
     """
     device = next(model.parameters()).device
-    total, turns = len(data), int(data.num_turns.max())
+    total, turns = min(limit or len(data), len(data)), int(data.num_turns.max())
     columns = {name: np.zeros(total) for name in ("num_words", "reconstruction_error", "kl_utt", "kl_conv")}
     error_by_turn, words_by_turn = np.zeros((2, total, turns))
     kl_by_turn = np.zeros(turns)
     of_length, of_position = np.zeros((3, 1)), np.zeros((2, 1))
     with torch.inference_mode():
-        for cpu_batch in data.batches(batch_conversations):
+        for cpu_batch in data.batches(batch_conversations, limit):
             batch = cpu_batch.to(device)
             output = model(batch, Noise(seed))
             rows = cpu_batch.index.numpy()
@@ -285,11 +289,12 @@ def log_mean_exp(values: Floats, axis: int) -> Floats:
     return result
 
 
-def precision_error(model: HRED, test: Conversations, scores: Scores, params: EvaluationParams) -> float:
-    """What short products change of the bound: short less float32, nats per word, on the first batches."""
-    part = test.subset(range(min(len(test), PRECISION_BATCHES * params.batch_conversations)))
-    exact = score(model, part, params.batch_conversations, params.seed)
-    return float((scores.nll[: len(part)].sum() - exact.nll.sum()) / max(exact.num_words.sum(), 1.0))
+def precision_error(model: ConversationModel, test: Conversations, scores: Scores, params: EvaluationParams) -> float:
+    """What short products change of the bound: short less float32, nats per word, on the first test
+    conversations."""
+    exact = score(model, test, params.batch_conversations, params.seed, PRECISION_CONVERSATIONS)
+    difference = scores.nll[: len(exact.nll)].sum() - exact.nll.sum()
+    return float(difference / max(exact.num_words.sum(), 1.0))
 
 
 class PerConversation(NamedTuple):

@@ -63,6 +63,8 @@ class Likelihood(Record):
     importance_bound_num_conversations: int | None = None
     importance_bound_subset_nll_per_word: float | None = None
     importance_weighted_nll_per_word: dict[int, float] = {}
+    # With evaluation.precision bfloat16: how far it moves the bound, on some conversations; else None.
+    precision_error_per_word: float | None = None
 
 
 class EmbeddingScore(Record):

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from vhcr.models.precision import MANY_ROWS, Linear, at_least_float32, product_dtype, shortened, transposed_product
+from vhcr.models.precision import (
+    MANY_ROWS,
+    Linear,
+    at_least_float32,
+    product_dtype,
+    shortened,
+    transposed_product,
+)
 
 # Logits held at a time; a chunk of 2**23 floats is 32 MiB. Smaller chunks add up the weights' gradient too
 # often, larger ones gain nothing and leave the cache.

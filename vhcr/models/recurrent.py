@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from vhcr.models.precision import MANY_ROWS, at_least_float32, product_dtype, rounded, shortened, transposed_product
+from vhcr.models.precision import (
+    MANY_ROWS,
+    at_least_float32,
+    product_dtype,
+    rounded,
+    shortened,
+    transposed_product,
+)
 
 
 def distinct(ids: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -73,9 +80,7 @@ class _PackedGRU(torch.autograd.Function):
             gate.sigmoid_()
             candidate.addcmul_(reset, own).tanh_()
             state = torch.lerp(candidate, state, update, out=output)
-        ctx.save_for_backward(
-            inputs, index, start, gates, candidates, recurrent, outputs, *products.kept()
-        )
+        ctx.save_for_backward(inputs, index, start, gates, candidates, recurrent, outputs, *products.kept())
         ctx.sizes, ctx.dtype = sizes, dtype
         return outputs
 
@@ -131,7 +136,10 @@ class _Products:
         hidden = weight_hh.shape[1]
         self.weights = (weight_ih, weight_hh)
         self.two = 2 * hidden
-        self.of_input, self.of_state = weight_ih.split([self.two, hidden]), weight_hh.split([self.two, hidden])
+        self.of_input, self.of_state = (
+            weight_ih.split([self.two, hidden]),
+            weight_hh.split([self.two, hidden]),
+        )
 
     def kept(self) -> tuple[Tensor, ...]:
         """What the backward pass makes these products from again."""

@@ -158,7 +158,7 @@ def train_step(
     if batch is None:
         totals = workers.sum(own)
     else:
-        with products_in(state.position.precision, batch.index.device):
+        with products_in(state.position.precision or params.precision, batch.index.device):
             output = model(batch, Noise(seed, step))
         system = model.system
         value = loss(
@@ -244,9 +244,7 @@ def fit(
     def check() -> None:
         """Validate; keep the parameters if the bound is the lowest so far."""
         try:
-            totals, usage = validate(
-                model, validation, size, seed, workers, should_stop, position.precision
-            )
+            totals, usage = validate(model, validation, size, seed, workers, should_stop, position.precision)
         except Interrupted:
             leave()
         record("validation", totals, usage)

@@ -32,7 +32,8 @@ def line(progress: Progress) -> str:
     return (
         f"step {progress.step}/{progress.total_steps}  loss {progress.loss:.3f}  "
         f"nll {progress.nll_per_word:.3f}  kl {progress.kl_per_word:.3f}  "
-        f"{progress.words_per_second:,.0f} words/s in {progress.precision}  {duration(progress.seconds_left)} left"
+        f"{progress.words_per_second:,.0f} words/s in {progress.precision}  "
+        f"{duration(progress.seconds_left)} left"
     )
 
 
