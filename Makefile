@@ -59,7 +59,7 @@ table: $(STAMP)  ## show the table of every report there is, and where to look f
 	@python -m vhcr.summary
 
 test: $(STAMP)  ## the quick tests, two minutes on two cores
-	@OMP_NUM_THREADS=1 python -m pytest -q -n logical --maxprocesses 8 $(ARGS)
+	@OMP_NUM_THREADS=1 python -m pytest -q -n logical --maxprocesses 8 --dist loadgroup $(ARGS)
 
 test-slow: $(STAMP)  ## the tests that take longer
 	@OMP_NUM_THREADS=1 python -m pytest -q -m 'slow and not e2e' -n logical --maxprocesses 4 --dist loadgroup $(ARGS)

@@ -1,4 +1,4 @@
-"""Every test begins in the same random state; groups of slow tests that share what is costly to start."""
+"""Every test begins in the same random state; groups of tests that share what is costly to start."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ def _seeded() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For ``--dist loadgroup``: the flows' tests share one Prefect server, those of a file their fixtures."""
+    """For ``--dist loadgroup``: the flows' tests share one Prefect server, those of a file their fixtures.
+
+    Those that import MLflow, with which a process is busy for seconds, share that where they are few.
+    """
     for item in items:
         place = item.path.relative_to(Path(__file__).parent)
-        group = "flows" if place.parts[0] == "flows" else str(place)
+        room = place.parts[0]
+        group = {"flows": "flows", "recording": "mlflow", "registry": "mlflow"}.get(room, str(place))
         item.add_marker(pytest.mark.xdist_group(group))

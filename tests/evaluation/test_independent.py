@@ -1,4 +1,7 @@
-"""The numbers of a report against scikit-learn and scipy; sacrebleu is met in test_text_metrics."""
+"""The numbers of a report against scikit-learn and scipy; sacrebleu is met in test_text_metrics.
+
+Both are imported where they are used: of several processes that run tests, one needs them.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy.special import logsumexp
-from scipy.stats import bootstrap
-from scipy.stats import entropy as scipy_entropy
-from sklearn.dummy import DummyClassifier
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, pairwise
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from vhcr.evaluation.embedding_metrics import embedding_diversity, embedding_scores
 from vhcr.evaluation.likelihood import LogWeights, importance_weighted_nll
@@ -46,6 +40,8 @@ def known(words: list[str]) -> np.ndarray:
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    from sklearn.metrics import pairwise
+
     found: np.ndarray = pairwise.cosine_similarity(np.atleast_2d(a), np.atleast_2d(b))
     return found
 
@@ -71,6 +67,8 @@ def test_embedding_metrics_agree_with_cosines_of_scikit_learn(rng: np.random.Gen
 
 
 def test_diversity_agrees_with_distances_of_scikit_learn(rng: np.random.Generator) -> None:
+    from sklearn.metrics import pairwise
+
     groups = [texts(rng, 4) for _ in range(20)]
     expected = []
     for group in groups:
@@ -81,6 +79,8 @@ def test_diversity_agrees_with_distances_of_scikit_learn(rng: np.random.Generato
 
 
 def test_distinct_agrees_with_counts_of_scikit_learn(rng: np.random.Generator) -> None:
+    from sklearn.feature_extraction.text import CountVectorizer
+
     responses = texts(rng, 50)
     for order in (1, 2):
         counter = CountVectorizer(analyzer="word", token_pattern=r"\S+", ngram_range=(order, order))
@@ -89,12 +89,16 @@ def test_distinct_agrees_with_counts_of_scikit_learn(rng: np.random.Generator) -
 
 
 def test_entropy_agrees_with_scipy(rng: np.random.Generator) -> None:
+    from scipy.stats import entropy as scipy_entropy
+
     found = texts(rng, 50)
     counts = np.unique([word for words in found for word in words], return_counts=True)[1]
     assert entropy(found) == pytest.approx(scipy_entropy(counts), rel=1e-12)
 
 
 def test_the_importance_weighted_bound_agrees_with_logsumexp_of_scipy(rng: np.random.Generator) -> None:
+    from scipy.special import logsumexp
+
     turns = rng.normal(-200.0, 30.0, (6, 40, 4))  # together far below what exp can hold
     conversation = np.repeat(rng.normal(-3.0, 1.0, (6, 8)), 5, axis=1)
     for utterance_draws, samples in ((1, 25), (5, 25), (5, 40)):
@@ -109,6 +113,12 @@ def test_the_importance_weighted_bound_agrees_with_logsumexp_of_scipy(rng: np.ra
 
 
 def test_a_probe_is_the_pipeline_of_scikit_learn(rng: np.random.Generator) -> None:
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import accuracy_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     labels = [str(label) for label in rng.integers(0, 3, 400)]
     points = rng.normal(size=(400, 5)) * [1, 10, 100, 0.1, 1] + np.array([[int(k)] for k in labels])
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1))
@@ -122,6 +132,8 @@ def test_a_probe_is_the_pipeline_of_scikit_learn(rng: np.random.Generator) -> No
 
 
 def test_intervals_agree_with_the_bootstrap_of_scipy(rng: np.random.Generator) -> None:
+    from scipy.stats import bootstrap
+
     words = rng.integers(5, 60, 150).astype(np.float64)
     hardness = rng.normal(3, 0.5, 150)
     a, b = (words * (hardness + rng.normal(shift, 0.1, 150)) for shift in (0.0, 0.03))
