@@ -287,3 +287,29 @@ def test_epoch_order_is_a_permutation_of_its_own_for_every_seed_and_epoch() -> N
     assert len({tuple(order.tolist()) for order in orders.values()}) == 6
     assert (epoch_order(50, 1, 2) == orders[1, 2]).all()
     assert not (epoch_order(50, 0, 0) == np.arange(50)).all()
+
+
+@pytest.mark.parametrize(
+    ("told", "conversation"),
+    [
+        ("token id 0 inside an utterance", [[5, 0, EOS]]),
+        ("token id 2 inside an utterance", [[SOS, 5, EOS]]),
+        ("token id 3 inside an utterance", [[5, EOS, 6, EOS]]),
+        ("utterance 1 has 9 words, EOS counted; tokenisation.max_words is 8", [[EOS], [5] * 8 + [EOS]]),
+    ],
+)
+def test_specials_inside_and_endless_utterances_are_refused(
+    tmp_path: Path, told: str, conversation: list[list[int]]
+) -> None:
+    """A special word inside changed results; an utterance of 200,000 words hung training and evaluation."""
+    with pytest.raises(DataError, match=told):
+        Conversations.load(write(tmp_path / "train.parquet", [conversation]), 10, max_words=8)
+
+
+def test_a_conversation_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """Doubled rows were trained on twice, and no one was told."""
+    path = write(tmp_path / "train.parquet", [[[5, EOS]], [[6, EOS]]])
+    table = pq.read_table(path)
+    pq.write_table(pa.concat_tables([table, table.slice(0, 1)]), path)
+    with pytest.raises(DataError, match="there twice"):
+        Conversations.load(path, 10)

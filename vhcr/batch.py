@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from torch import Tensor
 from vhcr import layout
 from vhcr.errors import DataError
 from vhcr.files import atomic_folder, file_digest
-from vhcr.tokenisation.vocabulary import EOS, SOS
+from vhcr.tokenisation.vocabulary import EOS, PAD, SOS
 
 Ints = NDArray[np.int64]
 
@@ -237,15 +238,21 @@ def _is_lists_of_lists_of_integers(of: pa.DataType) -> bool:
     return bool(pa.types.is_integer(of))
 
 
-def _pieces(path: Path, vocabulary_size: int | None) -> Iterator[tuple[NDArray[Any], Ints, Ints]]:
+def _pieces(
+    path: Path, vocabulary_size: int | None, max_words: int | None
+) -> Iterator[tuple[NDArray[Any], Ints, Ints]]:
     """A file piece by piece, checked: token ids, words of each utterance, turns of each conversation."""
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(path, page_checksum_verification=True)
     file.schema_arrow.field("conversation_id")  # a KeyError where there is none
     of = file.schema_arrow.field("token_ids").type
     if not _is_lists_of_lists_of_integers(of):
         raise DataError(f"{path}: token_ids are {of}, not lists of lists of integers")
     if file.metadata.num_rows == 0:
         raise DataError(f"{path}: holds no conversations")
+    names = file.read(["conversation_id"]).column(0)
+    if pc.count_distinct(names, mode="all").as_py() != len(names) or names.null_count:
+        raise DataError(f"{path}: the id of a conversation is null or there twice")
+    del names
     utterances_before = 0
     for piece in file.iter_batches(batch_size=PIECE, columns=["token_ids"]):
         column = piece.column(0)
@@ -266,6 +273,15 @@ def _pieces(path: Path, vocabulary_size: int | None) -> Iterator[tuple[NDArray[A
             raise DataError(
                 f"{path}: holds token id {outside}, but the vocabulary has {vocabulary_size} "
                 "words: the ids were made with another vocabulary"
+            )
+        specials = [id for id in (PAD, SOS) if (tokens == id).any()]
+        if specials or (tokens == EOS).sum() != len(words):
+            raise DataError(f"{path}: holds token id {[*specials, EOS][0]} inside an utterance")
+        if max_words is not None and words.max() > max_words:
+            row = utterances_before + int(words.argmax())
+            raise DataError(
+                f"{path}: utterance {row} has {words.max()} words, EOS counted; "
+                f"tokenisation.max_words is {max_words}"
             )
         utterances_before += len(words)
         yield tokens, words, turns
@@ -303,7 +319,11 @@ class Conversations:
 
     @classmethod
     def load(
-        cls, path: Path, vocabulary_size: int | None = None, map_above: int = MAP_ABOVE
+        cls,
+        path: Path,
+        vocabulary_size: int | None = None,
+        map_above: int = MAP_ABOVE,
+        max_words: int | None = None,
     ) -> Conversations:
         """Read ``token_ids/<split>.parquet``.
 
@@ -312,12 +332,13 @@ class Conversations:
 
         Raises:
             DataError: the file is missing, damaged, empty, or holds ids outside the vocabulary, an empty
-                conversation or an utterance that does not end with EOS.
+                conversation, an utterance that does not end with EOS or has more than ``max_words`` ids,
+                a special word inside an utterance, or an id of a conversation twice.
         """
         try:
             if path.stat().st_size > map_above:
-                return cls._mapped(path, vocabulary_size)
-            pieces = list(_pieces(path, vocabulary_size))
+                return cls._mapped(path, vocabulary_size, max_words)
+            pieces = list(_pieces(path, vocabulary_size, max_words))
             ids = pq.read_table(path, columns=["conversation_id"]).column("conversation_id").to_pylist()
         except (OSError, pa.ArrowException, KeyError) as error:
             raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
@@ -325,11 +346,11 @@ class Conversations:
         return cls(ids, tokens, _offsets(words), _offsets(turns))
 
     @classmethod
-    def _mapped(cls, path: Path, vocabulary_size: int | None) -> Conversations:
+    def _mapped(cls, path: Path, vocabulary_size: int | None, max_words: int | None) -> Conversations:
         folder = layout.WORK / "token_ids" / f"{file_digest(path)[:16]}-{vocabulary_size}"
         if not folder.exists():
             with atomic_folder(folder, keep=Path.is_dir) as temporary:  # another process may be quicker
-                _spool(_pieces(path, vocabulary_size), temporary)
+                _spool(_pieces(path, vocabulary_size, max_words), temporary)
 
         def ids() -> Sequence[str]:
             found: list[str] = (

@@ -41,7 +41,7 @@ class Sentences:
 
     def _chunks(self) -> Iterator[Any]:
         try:
-            with pq.ParquetFile(self.path) as file:
+            with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
                 for number in range(file.num_row_groups):
                     table = file.read_row_group(number, ["split", "words"])
                     yield table.filter(pc.equal(table["split"], self.split))["words"].combine_chunks()

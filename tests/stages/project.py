@@ -10,6 +10,7 @@ from vhcr import layout
 from vhcr.files import write_json
 from vhcr.params import Params
 from vhcr.stages import download, tokenise
+from vhcr.tokenisation.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
@@ -52,4 +53,5 @@ def prepare(params: Params) -> None:
     """Everything that training needs, in the working directory."""
     download.run(params, corpus="toy")
     tokenise.run(params, corpus="toy")
-    write_json(layout.validated("toy") / "validation.json", {"success": True, "results": []})
+    found = {"success": True, "data_hash": Manifest.load(layout.tokenised("toy")).data_hash}
+    write_json(layout.validated("toy") / "validation.json", found)

@@ -16,7 +16,7 @@ from vhcr.errors import DataError
 from vhcr.evaluation.probes import Gathered, probe_labels
 from vhcr.evaluation.records import METRIC_VERSION
 from vhcr.evaluation.responses import controlled
-from vhcr.files import write_json
+from vhcr.files import file_digest, write_json
 from vhcr.models import build
 from vhcr.stages import evaluate, train
 from vhcr.tokenisation.vocabulary import Vocabulary
@@ -34,7 +34,9 @@ def trained(tmp_path_factory):
         patch.setenv("VHCR_MLFLOW", "off")
         params = project.make(folder, training={**project.SMALL["training"], "num_epochs": 1})
         project.prepare(params)
-        write_vectors(layout.embeddings("toy") / "vectors.bin")
+        vectors = layout.embeddings("toy") / "vectors.bin"
+        write_vectors(vectors)
+        write_json(vectors.with_name("metrics.json"), {"sha256": file_digest(vectors)})
         for system in SYSTEMS:
             train.run(params, "toy", system, 0)
     return folder, params

@@ -14,7 +14,7 @@ import pytest
 from tests.generation.runs import trained_run
 from tests.stages import project
 from vhcr import layout
-from vhcr.errors import CheckpointError, DataError, ParameterError, ValidationError
+from vhcr.errors import CheckpointError, DataError, ParameterError, ValidationError, VhcrError
 from vhcr.files import read_json, write_json
 from vhcr.provenance import read_run
 from vhcr.stages import train
@@ -123,7 +123,7 @@ def test_a_vocabulary_that_the_manifest_does_not_name_is_refused(params):
 
 
 def test_data_that_failed_validation_are_not_trained_on(params):
-    write_json(layout.validated("toy") / "validation.json", {"success": False, "results": []})
+    write_json(layout.validated("toy") / "validation.json", {"success": False, "data_hash": "0" * 64})
     with pytest.raises(ValidationError, match="not valid"):
         train.run(params, "toy", "hred", 0)
 
@@ -242,3 +242,54 @@ def test_sigterm_leaves_a_checkpoint_and_status_3(tmp_path, monkeypatch):
     assert time.monotonic() - asked < 10
     assert process.returncode == train.STOPPED
     assert "run again to resume" in errors
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict"),
+    [
+        ("is about other data", {"success": True, "data_hash": "0" * 64}),
+        ("success: .*not 'false'", {"success": "false", "data_hash": "0" * 64}),
+        ("data_hash: missing key", {"success": True}),
+    ],
+)
+def test_a_verdict_on_other_data_or_of_another_kind_is_refused(params, told, verdict):
+    """A validation.json of other data, or one with "success": "false", let a training begin."""
+    write_json(layout.validated("toy") / "validation.json", verdict)
+    with pytest.raises(VhcrError, match=rf"validation\.json: {told}"):
+        train.run(params, "toy", "hred", 0)
+
+
+@pytest.mark.parametrize(
+    "name", ["token_ids/train.parquet", "token_ids/validation.parquet", "vocabulary.parquet"]
+)
+def test_a_flipped_byte_in_what_a_training_reads_is_refused_by_name(params, name):
+    """One byte inverted inside a data page: training went on, with other losses."""
+    path = layout.tokenised("toy") / name
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 3] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match=f"{path.name}: is not the file that manifest.json"):
+        train.run(params, "toy", "hred", 0)
+
+
+def test_a_changed_checkpoint_or_record_is_refused_by_name(params):
+    """A bit of best.safetensors inverted: a bound of 6.048 for 5.691; its header's F32 made I32: 3e26."""
+    train.run(params, "toy", "hred", 0)
+    folder = layout.trained("toy", "hred", 0)
+    path = folder / "best.safetensors"
+    whole = path.read_bytes()
+    for place in (len(whole) - 5, len(whole) // 2):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x01
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"best\.safetensors: damaged"):
+            TrainedRun.load(folder)
+    path.write_bytes(whole.replace(b'"F32"', b'"I32"', 1))
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: "):
+        TrainedRun.load(folder)
+    path.write_bytes(whole)
+    info = json.loads((folder / "run.json").read_text())
+    info["params"]["system"]["word_drop"] = 0.5
+    write_json(folder / "run.json", info)
+    with pytest.raises(CheckpointError, match=r"run\.json: changed after it was written"):
+        TrainedRun.load(folder)

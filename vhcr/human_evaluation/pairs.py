@@ -97,7 +97,7 @@ def read_run(folder: Path, num_turns: int) -> EvaluatedRun:
             raise StudyError(f"{folder / 'provenance.json'}: {key} is missing: evaluate this run again")
     path = folder / "responses.parquet"
     try:
-        table = pq.read_table(path, columns=list(COLUMNS))
+        table = pq.read_table(path, columns=list(COLUMNS), page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise StudyError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
     lengths = sorted(set(table["num_response_turns"].to_pylist()))

@@ -382,7 +382,9 @@ def _read_parquet(path: Path, wanted: Iterable[str], ids: Sequence[str] | None =
         names = set(pyarrow.parquet.read_schema(path).names)
         columns = [name for name in wanted if name in names]
         filters = None if ids is None else [("conversation_id", "in", list(ids))]
-        return pyarrow.parquet.read_table(path, columns=columns, filters=filters)
+        return pyarrow.parquet.read_table(
+            path, columns=columns, filters=filters, page_checksum_verification=True
+        )
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
 

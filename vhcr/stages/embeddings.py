@@ -6,7 +6,7 @@ import logging
 
 from vhcr import layout
 from vhcr.conversation import SPLITS
-from vhcr.files import write_json
+from vhcr.files import file_digest, write_json
 from vhcr.params import Params
 from vhcr.stages.common import stage_main
 
@@ -16,10 +16,12 @@ logger = logging.getLogger(__name__)
 def run(params: Params, *, corpus: str) -> None:
     """Train word2vec on the training split, or pick the corpus's words from a file of vectors."""
     from vhcr import embeddings
+    from vhcr.tokenisation.manifest import Manifest
     from vhcr.word_vectors import WordVectors
 
     own = params.corpus(corpus).embeddings
     path = layout.tokenised(corpus) / "utterances.parquet"
+    Manifest.of(path.parent, path.name)
     counts = {split: embeddings.Sentences(path, split).word_counts() for split in SPLITS}
     if own.source == "corpus":
         logging.getLogger("gensim").setLevel(logging.WARNING)
@@ -31,6 +33,7 @@ def run(params: Params, *, corpus: str) -> None:
         origin = file.name
     known = set(vectors.index)
     by_split = {split: embeddings.coverage(counts[split], known) for split in SPLITS}
+    vectors.save(layout.embeddings(corpus) / "vectors.bin")
     metrics = {
         "source": own.source,
         "origin": origin,
@@ -39,8 +42,8 @@ def run(params: Params, *, corpus: str) -> None:
         "token_coverage": by_split["test"]["token_coverage"],
         "type_coverage": by_split["test"]["type_coverage"],
         "splits": by_split,
+        "sha256": file_digest(layout.embeddings(corpus) / "vectors.bin"),
     }
-    vectors.save(layout.embeddings(corpus) / "vectors.bin")
     write_json(layout.embeddings(corpus) / "metrics.json", metrics)
     logger.info(
         "%s: %s vectors of %s dimensions cover %.1f %% of the test split's words",

@@ -19,12 +19,13 @@ from vhcr.errors import DataError
 from vhcr.evaluation.evaluate import EvaluationData, evaluate
 from vhcr.evaluation.probes import Key
 from vhcr.evaluation.records import Evaluation, Protocol
-from vhcr.files import read_json, write_json, write_parquet
+from vhcr.files import file_digest, read_object, write_json, write_parquet
 from vhcr.params import Params
 from vhcr.provenance import code_version, dvc_hash, machine, read_run, versions
 from vhcr.recording import or_later
 from vhcr.registry import register, send_shown
 from vhcr.stages.common import stage_main
+from vhcr.tokenisation.manifest import Manifest
 from vhcr.training.run import TrainedRun, choose_device
 from vhcr.word_vectors import WordVectors
 
@@ -56,6 +57,7 @@ CONTROL = pa.schema(
         "text": pa.string(),
     }
 )
+READ = ("test", "validation")  # the splits that an evaluation sees
 WRITTEN = ("metrics.json", "provenance.json", "conversations.parquet", "responses.parquet", "control.parquet")
 
 
@@ -64,26 +66,30 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
     started = time.monotonic()
     merged = params.corpus(corpus)
     source, out = layout.tokenised(corpus), layout.evaluated(corpus, system, seed)
-    manifest = read_json(source / "manifest.json")
+    manifest = Manifest.of(source, "labels.parquet", *(f"token_ids/{name}.parquet" for name in READ))
     if merged.training.num_threads:
         torch.set_num_threads(merged.training.num_threads)
     device = str(choose_device(merged.training.device))
     trained = TrainedRun.load(layout.trained(corpus, system, seed), device=device)
-    if trained.info["data_hash"] != manifest["data_hash"]:
+    if trained.info["data_hash"] != manifest.data_hash:
         raise DataError(
             f"{trained.folder / 'run.json'}: trained on data {trained.info['data_hash'][:12]}, but {source} "
-            f"holds {manifest['data_hash'][:12]}: train again"
+            f"holds {manifest.data_hash[:12]}: train again"
         )
     test, validation = (
-        Conversations.load(source / "token_ids" / f"{name}.parquet", len(trained.vocabulary))
-        for name in ("test", "validation")
+        Conversations.load(
+            source / "token_ids" / f"{name}.parquet",
+            len(trained.vocabulary),
+            max_words=manifest.tokenisation.max_words,
+        )
+        for name in READ
     )
     vectors_path = layout.embeddings(corpus) / "vectors.bin"
     found = evaluate(
         trained.model,
         trained.vocabulary,
         EvaluationData(test, validation, read_labels(source / "labels.parquet")),
-        WordVectors.load(vectors_path),
+        read_vectors(vectors_path),
         merged.evaluation,
         merged.generation,
     )
@@ -97,7 +103,7 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
         out / "provenance.json",
         {
             "mlflow_run_id": read_run(trained.folder).get("mlflow_run_id"),
-            "data_hash": manifest["data_hash"],
+            "data_hash": manifest.data_hash,
             "inputs": {str(path): dvc_hash(path) for path in (source, vectors_path)},
             "code_version": version.commit,
             "dirty": version.dirty,
@@ -136,10 +142,30 @@ def columns(rows: Sequence[NamedTuple], schema: pa.Schema) -> dict[str, Sequence
     return dict(zip(schema.names, values, strict=True))
 
 
+def read_vectors(path: Path) -> WordVectors:
+    """The word vectors of a corpus, held against the digest that the embeddings stage noted beside them.
+
+    Raises:
+        DataError: either file is missing or damaged, or they do not belong together.
+    """
+    vectors = WordVectors.load(path)
+    noted = read_object(path.with_name("metrics.json"), "sha256")["sha256"]
+    if noted != (found := file_digest(path)):
+        raise DataError(
+            f"{path}: is not the file that metrics.json beside it names "
+            f"(SHA-256 {found[:12]}, expected {str(noted)[:12]}): run the embeddings stage again"
+        )
+    return vectors
+
+
 def read_labels(path: Path) -> dict[tuple[str, str], dict[Key, str]]:
     """(level, label) -> (conversation id, turn or None) -> value; empty where a corpus has no labels."""
     try:
-        table = pq.read_table(path, columns=["conversation_id", "turn", "name", "value"])
+        table = pq.read_table(
+            path,
+            columns=["conversation_id", "turn", "name", "value"],
+            page_checksum_verification=True,
+        )
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
     result: dict[tuple[str, str], dict[Key, str]] = {}

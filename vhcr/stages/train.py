@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, StrictBool
 
 from vhcr import layout, recording
 from vhcr.batch import Conversations
 from vhcr.errors import DataError, HeldError, TrainingError, ValidationError
-from vhcr.files import flatten, locked, place, read_json, write_json, write_text
+from vhcr.files import flatten, locked, place, read_record, write_json, write_text
 from vhcr.models import build
 from vhcr.params import Params
 from vhcr.provenance import code_version, dvc_hash, machine, versions
 from vhcr.recording import MlflowRun, experiment_name, group_of, or_later, run_tags, send_trained, settle
 from vhcr.stages.common import stage_main
+from vhcr.tokenisation.manifest import Manifest
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.loop import Interrupted, Observer, Progress, adam, fit
 from vhcr.training.parallel import join
@@ -56,17 +58,26 @@ PROVENANCE = (
     "versions",
     "seconds",
 )
+READ = ("train", "validation")  # the splits that a training sees
 STOPPED = 3  # exit status after SIGTERM or SIGINT: a checkpoint was left, run again to resume
+
+
+class Verdict(BaseModel):
+    """Of validation.json, what a training has to know."""
+
+    success: StrictBool
+    data_hash: str
 
 
 def run(params: Params, corpus: str, system: str, seed: int) -> None:
     """Train one system on one corpus from one seed; resumes by itself where an earlier attempt stopped."""
     merged = params.corpus(corpus)
-    verdict = read_json(layout.validated(corpus) / "validation.json")
-    if not verdict["success"]:
-        raise ValidationError(
-            f"{layout.validated(corpus) / 'validation.json'}: the data of {corpus!r} is not valid"
-        )
+    validated = layout.validated(corpus) / "validation.json"
+    verdict = read_record(validated, Verdict)
+    if not verdict.success:
+        raise ValidationError(f"{validated}: the data of {corpus!r} is not valid")
+    if verdict.data_hash != Manifest.load(layout.tokenised(corpus)).data_hash:
+        raise ValidationError(f"{validated}: is about other data than {layout.tokenised(corpus)} holds now")
     run_params = RunParams(model=merged.model, system=params.system(system, corpus), training=merged.training)
     observers = [ProgressLines()] if os.environ.get("VHCR_PROGRESS") else []
     folder = layout.trained(corpus, system, seed)
@@ -93,18 +104,24 @@ def train_into(
     taken up again by the next one with the same parameters, data and code.
     """
     source = layout.tokenised(corpus)
-    manifest = read_json(source / "manifest.json")
+    manifest = Manifest.of(source, "vocabulary.parquet", *(f"token_ids/{name}.parquet" for name in READ))
     vocabulary = Vocabulary.load(source / "vocabulary.parquet")
-    if vocabulary.hash != manifest["vocabulary_hash"]:
+    if vocabulary.hash != manifest.vocabulary_hash:
         raise DataError(
             f"{source / 'vocabulary.parquet'}: is not the vocabulary that {source}/manifest.json names"
         )
-    train = Conversations.load(source / "token_ids" / "train.parquet", len(vocabulary))
-    validation = Conversations.load(source / "token_ids" / "validation.parquet", len(vocabulary))
+    train, validation = (
+        Conversations.load(
+            source / "token_ids" / f"{name}.parquet",
+            len(vocabulary),
+            max_words=manifest.tokenisation.max_words,
+        )
+        for name in READ
+    )
 
     set_up_cpu(params.training.num_threads)
     device = choose_device(params.training.device)
-    who = identity(params, seed, manifest["data_hash"])
+    who = identity(params, seed, manifest.data_hash)
     work = layout.WORK / "train" / who
     with stop_on_signal() as stop, join(device) as workers, ExitStack() as held:
         if workers.records:
@@ -134,7 +151,7 @@ def train_into(
             "system": system,
             "seed": seed,
             "identity": who,
-            "data_hash": manifest["data_hash"],
+            "data_hash": manifest.data_hash,
             "inputs": {str(path): dvc_hash(path) for path in inputs(corpus)},
             "vocabulary_hash": vocabulary.hash,
             "code": code_digest(),
@@ -152,7 +169,9 @@ def train_into(
             tracked = None
             if recording.available():
                 tracked = open_run.enter_context(track(work, info, params, tags or {}))
-                tracked.log_dataset(corpus, manifest["data_hash"], str(source), manifest["splits"]["train"])
+                tracked.log_dataset(
+                    corpus, manifest.data_hash, str(source), manifest.splits["train"].model_dump()
+                )
                 tracked.log_rows(state.position.rows)  # what an earlier attempt recorded but could not send
                 info["mlflow_run_id"] = tracked.run_id
                 log.info("MLflow run %s", tracked.run_id)

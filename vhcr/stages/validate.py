@@ -17,9 +17,11 @@ def run(params: Params, *, corpus: str) -> None:
 
     Results of a failure go to .work/validation, since DVC keeps no output of a failed stage.
     """
+    from vhcr.tokenisation.manifest import Manifest
     from vhcr.validation import require, validate
 
     own = params.corpus(corpus)
+    Manifest.of(layout.tokenised(corpus))  # the tables are those that were written
     report = validate(layout.tokenised(corpus), own.tokenisation, own.validation)
     failed = layout.WORK / "validation" / f"{corpus}.json"
     if report["success"]:

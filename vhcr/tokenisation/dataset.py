@@ -28,6 +28,7 @@ from vhcr.errors import DataError
 from vhcr.files import PARQUET, digest
 from vhcr.params import TokenisationParams
 from vhcr.tokenisation.leakage import leakage
+from vhcr.tokenisation.manifest import table_digests
 from vhcr.tokenisation.splits import assign
 from vhcr.tokenisation.tokeniser import words
 from vhcr.tokenisation.vocabulary import EOS, UNK, Vocabulary
@@ -159,6 +160,7 @@ def build(
         "vocabulary_hash": vocabulary.hash,
         "tokenisation": params.model_dump(mode="json"),
         "splits": {split: tables.sizes[split] for split in SPLITS},
+        "files": table_digests(folder),
     }
     counted = sum(tables.counts.values())
     assert vocabulary.counts is not None  # it was made from counts, two statements ago

@@ -116,7 +116,7 @@ class Vocabulary:
             if path.suffix != ".parquet":
                 lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
                 return cls(lines, origin=str(path))
-            table = pq.read_table(path, partitioning=None)
+            table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
         except (pa.ArrowException, UnicodeDecodeError) as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import ctypes
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from vhcr.errors import CheckpointError, ParameterError
-from vhcr.files import read_json, tree_digest
+from vhcr.files import read_object, tree_digest, values_digest
 from vhcr.models import ConversationModel, build
 from vhcr.params import ModelParams, Section, SystemParams, TrainingParams, fingerprint, recorded
 from vhcr.tokenisation.vocabulary import Vocabulary
@@ -55,6 +55,11 @@ def code_digest() -> str:
 def identity(params: RunParams, seed: int, data_hash: str) -> str:
     """A digest that two runs share exactly when they must come out the same (on one machine)."""
     return fingerprint(params, seed, data_hash, code_digest())
+
+
+def recorded_identity(info: Mapping[str, Any]) -> str:
+    """The identity that follows from what a run says of itself."""
+    return values_digest(info["params"], info.get("seed"), info.get("data_hash"), info.get("code"))
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -106,10 +111,18 @@ class TrainedRun:
         folder = Path(folder)
         if not (folder / "run.json").is_file():
             raise CheckpointError(f"{folder}: no trained run here (run.json is missing)")
-        info = read_json(folder / "run.json")
+        info = read_object(folder / "run.json")
         if info.get("format") != RUN_FORMAT:
             raise CheckpointError(
                 f"{folder / 'run.json'}: format {info.get('format')!r}, expected {RUN_FORMAT}"
+            )
+        for key in ("params", "vocabulary_hash"):
+            if key not in info:
+                raise CheckpointError(f"{folder / 'run.json'}: {key}: missing key")
+        if info.get("identity") and info["identity"] != recorded_identity(info):
+            raise CheckpointError(
+                f"{folder / 'run.json'}: changed after it was written: its parameters, seed or data are not "
+                f"those of run {info['identity']}"
             )
         params = recorded(RunParams, info["params"], where="params", origin=str(folder / "run.json"))
         vocabulary = Vocabulary.load(folder / "vocabulary.txt")

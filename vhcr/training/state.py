@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from vhcr.models.objective import Totals
 
 FORMAT = 1
 METADATA = "vhcr"
+DIGEST = "sha256"  # of all else in the file
 Row = dict[str, float | int | str]
 
 
@@ -38,21 +41,54 @@ class Position:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """safetensors under a temporary name, flushed to disk, then renamed."""
+    """safetensors, whole or not at all, flushed to disk, with a digest of all that it holds."""
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     with atomic(path, flush=True) as temporary:
         # One key: the library writes several in an order that changes from run to run.
-        save_file(plain, temporary, metadata={METADATA: json.dumps(metadata)})
+        known = {**metadata, DIGEST: content_digest(plain, metadata)}
+        save_file(plain, temporary, metadata={METADATA: json.dumps(known)})
 
 
-def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and metadata of a file; raises CheckpointError naming it when it is missing or damaged."""
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and metadata of a file.
+
+    Files of before digests were written are read without holding them against one.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or not all of its numbers are finite.
+    """
     try:
-        with safe_open(path, framework="pt", device=device) as file:
+        with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})[METADATA])
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        expected = metadata.pop(DIGEST, None)
+        found = expected and content_digest(tensors, metadata)
+    except (
+        OSError,
+        SafetensorError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from None
+    if found != expected:
+        raise CheckpointError(f"{path}: damaged: it holds other numbers than were written")
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {name} holds a number that is not finite")
+    return tensors, metadata
+
+
+def content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """A digest of names, types, shapes and numbers of tensors, and of what is said of them."""
+    total = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def load_parameters(model: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
