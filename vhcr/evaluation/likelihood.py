@@ -122,7 +122,11 @@ def ratios(sums: Floats, counts: Floats) -> ByPlace:
 
 
 def score(
-    model: ConversationModel, data: Conversations, batch_conversations: int, seed: int, limit: int | None = None
+    model: ConversationModel,
+    data: Conversations,
+    batch_conversations: int,
+    seed: int,
+    limit: int | None = None,
 ) -> Scores:
     """The one-sample bound of Eq. 2 for every conversation (or the first ``limit``); exact for HRED.
 
@@ -289,7 +293,9 @@ def log_mean_exp(values: Floats, axis: int) -> Floats:
     return result
 
 
-def precision_error(model: ConversationModel, test: Conversations, scores: Scores, params: EvaluationParams) -> float:
+def precision_error(
+    model: ConversationModel, test: Conversations, scores: Scores, params: EvaluationParams
+) -> float:
     """What short products change of the bound: short less float32, nats per word, on the first test
     conversations."""
     exact = score(model, test, params.batch_conversations, params.seed, PRECISION_CONVERSATIONS)

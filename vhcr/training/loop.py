@@ -89,7 +89,7 @@ def settle_precision(state: TrainState, params: TrainingParams, workers: Workers
     ``auto`` is bfloat16 where ``short_products_pay``.
     """
     model, position = state.model, state.position
-    assert isinstance(model, HRED)
+    assert isinstance(model, ConversationModel)
     device = next(model.parameters()).device
     sizes = (model.sizes.decoder_size, model.vocabulary_size, device)
     if position.precision:
