@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--preset", default="cornell", help="toy, cornell-small or cornell (default)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds counted, median taken (default: 3)")
     parser.add_argument(
-        "--warm-up", type=int, default=1, help="rounds of a training step before those counted (default: 1)"
+        "--warm-up", type=int, default=3, help="rounds of a training step before those counted (default: 3)"
     )
     parser.add_argument("--threads", type=int, default=0, help="threads; default: all cores")
     parser.add_argument(
@@ -71,14 +71,13 @@ def main(argv: list[str] | None = None) -> None:
         if part not in PARTS:
             parser.error(f"{part!r} is no part; known: {', '.join(PARTS)}")
 
-    import torch
-
     from benchmarks import around, inference, limit, million, processes, scale, training
     from benchmarks.contestants import Setting
     from benchmarks.data import conversations
     from vhcr.batch import Conversations
+    from vhcr.training.run import set_up_cpu
 
-    torch.set_num_threads(arguments.threads or len(os.sched_getaffinity(0)))
+    set_up_cpu(arguments.threads or len(os.sched_getaffinity(0)))
     clock, preset, repeats = Clock(arguments.clock), arguments.preset, arguments.repeats
     run: dict[str, Callable[[], Part]] = {
         "limit": lambda: limit.limit(clock),

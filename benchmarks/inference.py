@@ -12,12 +12,13 @@ from benchmarks.baseline import Baseline, PaddedBatch
 from benchmarks.contestants import Chosen, Setting
 from benchmarks.measure import Clock, Part, alternate
 from vhcr.batch import Conversations, pack
-from vhcr.evaluation.likelihood import log_weights
+from vhcr.evaluation.likelihood import LogWeights, importance_weighted_nll, log_weights
 from vhcr.generation.respond import Responder
 from vhcr.generation.text import hear_all
 from vhcr.models import VHCR, Noise
 from vhcr.models.gaussian import sampled_kl
 from vhcr.models.objective import elbo
+from vhcr.models.precision import products_in
 from vhcr.params import GenerationParams
 from vhcr.serving.answer import Answerer
 from vhcr.tokenisation.vocabulary import EOS, SPECIALS, Vocabulary
@@ -58,8 +59,13 @@ def importance(
             for _ in range(few):
                 baseline(PaddedBatch.of(data, chosen).to(device))
 
+    def short(number: int) -> LogWeights:
+        with products_in("bfloat16", torch.device(device)):
+            return log_weights(model, data, chosen, num_samples, seed=number)
+
     seconds = alternate(
         {
+            "short": short,
             "ours": lambda number: log_weights(model, data, chosen, num_samples, seed=number),
             "separate": passes,
             "padded": lambda _: plain_passes(plain),
@@ -84,6 +90,20 @@ def importance(
             ratio=theirs / seconds["ours"],
             target=target,
         )
+    part.add(
+        f"K = {num_samples} in bfloat16 against float32",
+        seconds["short"],
+        "s",
+        baseline=seconds["ours"],
+        ratio=seconds["ours"] / seconds["short"],
+        target="≥ 3 with AMX",
+    )
+    words = sum(len(ids) for index in chosen for ids in data.utterances(index))
+    low, long = (
+        importance_weighted_nll(weights, num_samples).sum()
+        for weights in (short(0), log_weights(model, data, chosen, num_samples, seed=0))
+    )
+    part.add("what bfloat16 changes of it", float(low - long) / words, "nats a word", target="< 0.001")
     return part
 
 
