@@ -74,8 +74,8 @@ def main(argv: list[str] | None = None) -> None:
     from benchmarks import around, inference, limit, million, processes, scale, training
     from benchmarks.contestants import Setting
     from benchmarks.data import conversations
-    from vhcr.batch import Conversations
-    from vhcr.training.run import set_up_cpu
+    from vhcr.token_files import Conversations
+    from vhcr.training.device import set_up_cpu
 
     set_up_cpu(arguments.threads or len(os.sched_getaffinity(0)))
     clock, preset, repeats = Clock(arguments.clock), arguments.preset, arguments.repeats

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vhcr.batch import Conversations
 from vhcr.models import VHCR
-from vhcr.tokenisation.vocabulary import EOS, PAD, SOS
+from vhcr.token_files import Conversations
+from vhcr.tokenisation.specials import EOS, PAD, SOS
 
 MAX_WORDS = 30
 

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from benchmarks.baseline import Baseline, PaddedBatch
-from vhcr.batch import Batch, Conversations
+from vhcr.batch import Batch
 from vhcr.models import VHCR, build
 from vhcr.params import GenerationParams, ModelParams, Params, SystemParams, TrainingParams
+from vhcr.token_files import Conversations
 from vhcr.training.loop import ALONE, adam, train_step
 from vhcr.training.parallel import Workers
 from vhcr.training.state import TrainState

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from vhcr import layout
-from vhcr.batch import Conversations
-from vhcr.tokenisation.vocabulary import EOS, SPECIALS, UNK
+from vhcr.token_files import Conversations
+from vhcr.tokenisation.specials import EOS, SPECIALS, UNK
 
 log = logging.getLogger(__name__)
 

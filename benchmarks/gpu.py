@@ -23,11 +23,11 @@ from benchmarks.contestants import Chosen, Fast, Plain, Setting
 from benchmarks.data import conversations, synthetic
 from benchmarks.limit import limit, model_flops, peak
 from benchmarks.measure import Clock, Part, alternate
-from vhcr.batch import Conversations
 from vhcr.files import write_text
 from vhcr.models import Noise
 from vhcr.models.objective import loss
 from vhcr.params import GenerationParams, ModelParams, SystemParams, TrainingParams
+from vhcr.token_files import Conversations
 
 CLOCK = Clock()
 

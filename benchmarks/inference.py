@@ -11,7 +11,7 @@ import torch
 from benchmarks.baseline import Baseline, PaddedBatch
 from benchmarks.contestants import Chosen, Setting
 from benchmarks.measure import Clock, Part, alternate
-from vhcr.batch import Conversations, pack
+from vhcr.batch import pack
 from vhcr.evaluation.likelihood import LogWeights, importance_weighted_nll, log_weights
 from vhcr.generation.respond import Responder
 from vhcr.generation.text import hear_all
@@ -21,7 +21,9 @@ from vhcr.models.objective import elbo
 from vhcr.models.precision import products_in
 from vhcr.params import GenerationParams
 from vhcr.serving.answer import Answerer
-from vhcr.tokenisation.vocabulary import EOS, SPECIALS, Vocabulary
+from vhcr.token_files import Conversations
+from vhcr.tokenisation.specials import EOS, SPECIALS
+from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.run import RunParams, TrainedRun
 
 

@@ -21,10 +21,10 @@ from benchmarks.data import SCRATCH, conversations
 from benchmarks.measure import Clock, Part, alternate
 from benchmarks.peak import measure
 from vhcr import corpora, layout
-from vhcr.batch import Conversations
 from vhcr.corpora.skipped import Skipped
 from vhcr.files import read_json
 from vhcr.params import Params
+from vhcr.token_files import Conversations
 
 SAMPLE, OWN = "ubuntu", "own"
 BATCHES = 4  # in a round of training steps

@@ -27,13 +27,13 @@ from rich.console import Console
 from rich.table import Table
 
 from vhcr import layout
-from vhcr.batch import Conversations
 from vhcr.errors import DataError
 from vhcr.files import read_json, write_json
 from vhcr.models import ConversationModel, build
 from vhcr.models.reading import READINGS, Reading
 from vhcr.params import CorpusParams, Params, SystemParams, fingerprint
 from vhcr.provenance import read_run
+from vhcr.token_files import Conversations
 
 MEASURES = ("nll_later_turns", "kl_conv", "kl_utt")
 
@@ -65,8 +65,8 @@ def train(
 ) -> dict[str, Any]:
     """One run with the corpus's own settings, and its measures."""
     from vhcr.tokenisation.vocabulary import Vocabulary
+    from vhcr.training.device import choose_device, set_up_cpu
     from vhcr.training.loop import adam, fit
-    from vhcr.training.run import choose_device, set_up_cpu
     from vhcr.training.state import TrainState, load_parameters, read_tensors
 
     source = layout.tokenised(corpus)
@@ -94,7 +94,8 @@ def trained(corpus: str, name: str, seed: int, params: CorpusParams, system: Sys
         DataError: it was trained with other parameters than these, or on other data than what is there now.
     """
     from vhcr.report.settings import OPERATIONAL
-    from vhcr.training.run import TrainedRun, set_up_cpu
+    from vhcr.training.device import set_up_cpu
+    from vhcr.training.run import TrainedRun
 
     folder = layout.trained(corpus, name, seed)
     run = TrainedRun.load(folder)

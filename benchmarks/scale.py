@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.data import SCRATCH, synthetic
 from benchmarks.measure import Part
-from vhcr.batch import Conversations, epoch_order
+from vhcr.token_files import Conversations, epoch_order
 
 VOCABULARY = 20_000
 CHUNK = 50_000

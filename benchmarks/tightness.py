@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vhcr import layout
-from vhcr.batch import Conversations
 from vhcr.errors import DataError
 from vhcr.files import read_json, write_json
+from vhcr.token_files import Conversations
 
 POINTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
@@ -49,7 +49,8 @@ def tightness(
     from vhcr.evaluation.likelihood import importance_subset, importance_weighted_nll, log_weights
     from vhcr.provenance import code_version, machine, versions
     from vhcr.results.statistics import paired_difference
-    from vhcr.training.run import TrainedRun, set_up_cpu
+    from vhcr.training.device import set_up_cpu
+    from vhcr.training.run import TrainedRun
 
     set_up_cpu(0)
     folders = [layout.evaluated(corpus, system, seed) for seed in seeds]

@@ -16,8 +16,8 @@ from benchmarks.contestants import Chosen, Fast, Plain, Setting
 from benchmarks.data import conversations
 from benchmarks.limit import model_flops, peak
 from benchmarks.measure import Clock, Part, alternate
-from vhcr.batch import Conversations
-from vhcr.tokenisation.vocabulary import EOS
+from vhcr.token_files import Conversations
+from vhcr.tokenisation.specials import EOS
 
 PADDED = "baseline"  # padded words and padded turns
 TIGHT = "baseline, real turns only"

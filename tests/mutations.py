@@ -64,6 +64,7 @@ READING = "vhcr/models/reading.py"
 RECURRENT = "vhcr/models/recurrent.py"
 BUILD = "vhcr/models/build.py"
 BATCH = "vhcr/batch.py"
+TOKEN_FILES = "vhcr/token_files.py"
 TEST_GAUSSIAN = MODELS + "test_gaussian.py"
 TEST_DROPS = MODELS + "test_drops.py"
 TEST_NOISE = MODELS + "test_noise.py"
@@ -265,8 +266,8 @@ MUTATIONS: list[Mutation] = [
     _m("decoder's first input is EOS", BATCH, "np.where(step == 0, SOS, token_ids[before])", "np.where(step == 0, EOS, token_ids[before])", TEST_BATCH),
     _m("names not put in the order of length", BATCH, "index[order], sample[order]", "index, sample[order]", TEST_BATCH),
     _m("last row of the longest only", BATCH, "last_row = row_starts[num_turns - 1]", "last_row = row_starts[num_turns.max() - 1]", TEST_BATCH),
-    _m("ids outside the vocabulary let through", BATCH, "tokens.max() >= vocabulary_size", "tokens.max() > vocabulary_size", TEST_BATCH),
-    _m("every epoch in one order", BATCH, "key=[seed, epoch]", "key=[seed, 0]", TEST_BATCH),
+    _m("ids outside the vocabulary let through", TOKEN_FILES, "tokens.max() >= vocabulary_size", "tokens.max() > vocabulary_size", TEST_BATCH),
+    _m("every epoch in one order", TOKEN_FILES, "key=[seed, epoch]", "key=[seed, 0]", TEST_BATCH),
     # --- decoding ---
     _m("SOS may be said", DECODE, "NEVER = (PAD, SOS)", "NEVER = (PAD,)", TEST_DECODE),
     _m("UNK is never said", DECODE, "NEVER = (PAD, SOS)", "NEVER = (PAD, SOS, 1)", TEST_DECODE),

@@ -29,14 +29,16 @@ MAY_IMPORT = {
     "validation": FILES | {"tokenisation"},
     "word_vectors": {"errors", "files"},
     "embeddings": FILES | {"tokenisation", "word_vectors"},
-    "batch": FILES | {"tokenisation"},
+    "batch": {"errors", "tokenisation"},
+    "token_files": FILES | {"batch", "tokenisation"},
     "models": EVERYWHERE | {"batch", "tokenisation"},  # the id of UNK, which drops put in
-    "generation": EVERYWHERE | {"batch", "models", "tokenisation", "training"},
-    "training": FILES | {"batch", "models", "tokenisation"},
-    "evaluation": EVERYWHERE | {"batch", "models", "training", "generation", "tokenisation", "word_vectors"},
+    "generation": EVERYWHERE | {"batch", "token_files", "models", "tokenisation", "training"},
+    "training": FILES | {"batch", "token_files", "models", "tokenisation"},
+    "evaluation": EVERYWHERE
+    | {"batch", "token_files", "models", "training", "generation", "tokenisation", "word_vectors"},
     "results": FILES | {"evaluation"},  # its records
     "recording": FILES | {"training", "results"},
-    "serving": FILES | {"batch", "generation", "models", "tokenisation", "training"},
+    "serving": FILES | {"batch", "token_files", "generation", "models", "tokenisation", "training"},
     "registry": FILES | {"recording", "report", "results", "serving", "tokenisation"},
     "reproduction": FILES | {"recording", "training"},
     "report": FILES | {"results"},
@@ -59,7 +61,7 @@ NO_TORCH = (
     "summary",
 )
 TERMINAL = "progress.py"
-BARE_WORKER = ("batch", "models", "training")
+BARE_WORKER = ("batch", "token_files", "models", "training")
 
 
 def rooms() -> list[str]:
@@ -110,6 +112,36 @@ def test_the_reader_of_imports_sees_all_forms() -> None:
     assert names == ["a.b", "vhcr.layout", "vhcr.recording", "vhcr.models.gaussian.kl"]
     assert rooms_of(names) == {"layout", "recording", "models"}
     assert libraries_of(names) == {"a"}
+
+
+def loaded_with(module: str) -> set[str]:
+    """All that is imported when a module of vhcr is, followed from file to file."""
+    found: set[str] = set()
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        parts = name.split(".")
+        path = ROOT.joinpath(*parts[:-1], f"{parts[-1]}.py")
+        if not path.exists():
+            path = ROOT.joinpath(*parts, "__init__.py")
+        if name in found or not path.exists():  # a name within a module
+            continue
+        found.add(name)
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        top = ast.Module([n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)], [])
+        for imported in modules(top):
+            found |= libraries_of([imported])
+            pending += [imported, imported.rpartition(".")[0]] if imported.startswith("vhcr.") else []
+    return found
+
+
+def test_models_see_tensors_alone() -> None:
+    """Section 3 of the paper needs no file: importing a model once loaded Parquet and where files lie."""
+    found = loaded_with("vhcr.models")
+    assert "vhcr.models.recurrent" in found
+    libraries = {name for name in found if not name.startswith("vhcr")}
+    assert libraries == {"torch", "numpy", "pydantic"}
+    assert not found & {"vhcr.layout", "vhcr.token_files", "vhcr.tokenisation.vocabulary"}
 
 
 def test_every_room_has_its_arrows() -> None:

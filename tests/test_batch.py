@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from tests.models.examples import Conversation, arrays, conversations, packed
-from vhcr import batch as batch_module
-from vhcr.batch import Batch, Conversations, epoch_order, pack
+from vhcr import token_files
+from vhcr.batch import Batch, pack
 from vhcr.errors import DataError
-from vhcr.tokenisation.vocabulary import EOS, SOS
+from vhcr.token_files import Conversations, epoch_order
+from vhcr.tokenisation.specials import EOS, SOS
 
 # Names 10, 11, 12. Conversation 11 is the longest, so it comes first; 10 and 12 keep their order.
 BY_HAND: list[Conversation] = [
@@ -176,7 +177,7 @@ def test_load_reads_what_was_written_across_row_groups(
     map_above: int,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(batch_module, "PIECE", 2)
+    monkeypatch.setattr(token_files, "PIECE", 2)
     chosen = conversations([2, 1, 3, 1, 2], seed=3)
     path = write(tmp_path / "train.parquet", chosen, kind)
     data = Conversations.load(path, vocabulary_size=11, map_above=map_above)

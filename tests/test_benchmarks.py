@@ -23,12 +23,12 @@ from benchmarks.limit import model_flops
 from benchmarks.measure import Clock, alternate
 from benchmarks.peak import measure
 from tests.training import tiny
-from vhcr.batch import Conversations
 from vhcr.generation.respond import Responder
 from vhcr.models import VHCR, Noise, build
 from vhcr.models.gaussian import draw_posterior_mean
 from vhcr.models.objective import loss
 from vhcr.params import GenerationParams
+from vhcr.token_files import Conversations
 
 DATA = tiny.conversations(12, seed=4)
 CHOSEN = [3, 0, 7, 8, 5]

@@ -585,7 +585,8 @@ def _responder(
     from vhcr.generation.respond import Responder
     from vhcr.models import Noise
     from vhcr.stages.resolve import resolve_run
-    from vhcr.training.run import TrainedRun, choose_device
+    from vhcr.training.device import choose_device
+    from vhcr.training.run import TrainedRun
 
     trained = TrainedRun.load(resolve_run(run), checkpoint, str(choose_device(device)))
     params = _generation_params(str(trained.info.get("corpus")), changes)

@@ -176,7 +176,7 @@ def _machine_differs(info: Mapping[str, Any]) -> list[str]:
     if info["params"]["training"].get("device") != "cpu":
         import torch
 
-        from vhcr.training.run import choose_device
+        from vhcr.training.device import choose_device
 
         chosen = choose_device("auto")
         name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "cpu"

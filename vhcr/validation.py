@@ -26,7 +26,7 @@ from vhcr.errors import DataError, ValidationError
 from vhcr.files import read_json
 from vhcr.params import TokenisationParams, ValidationParams
 from vhcr.tokenisation.dataset import SCHEMAS, TOKEN_IDS
-from vhcr.tokenisation.vocabulary import EOS, PAD, SOS, SPECIALS, UNK
+from vhcr.tokenisation.specials import EOS, PAD, SOS, SPECIALS, UNK
 from vhcr.tokenisation.vocabulary import SCHEMA as VOCABULARY
 
 NUM_EXAMPLES = 5

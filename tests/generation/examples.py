@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.models.examples import params
 from vhcr.models import ConversationModel
 from vhcr.params import GenerationParams
-from vhcr.tokenisation.vocabulary import EOS, PAD, SOS, SPECIALS
+from vhcr.tokenisation.specials import EOS, PAD, SOS, SPECIALS
 
 A, B, C, D = range(len(SPECIALS), len(SPECIALS) + 4)
 VOCABULARY = len(SPECIALS) + 4

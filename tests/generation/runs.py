@@ -10,7 +10,8 @@ import torch
 from tests.models.examples import params as example_params
 from tests.models.examples import sizes, system
 from vhcr.models import build
-from vhcr.tokenisation.vocabulary import EOS, SPECIALS, Vocabulary
+from vhcr.tokenisation.specials import EOS, SPECIALS
+from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.run import RunParams
 from vhcr.training.state import write_tensors
 

@@ -12,7 +12,7 @@ from tests.generation.test_respond import responder
 from tests.models.examples import SYSTEMS
 from vhcr.errors import ParameterError
 from vhcr.generation.control import conversations, from_z_conv, interpolate, prior_z_conv
-from vhcr.tokenisation.vocabulary import EOS
+from vhcr.tokenisation.specials import EOS
 
 OPENING = [5, 6, EOS]
 

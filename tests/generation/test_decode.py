@@ -24,7 +24,7 @@ from vhcr.errors import ParameterError
 from vhcr.generation import decode as decoding
 from vhcr.generation.decode import beam, decode, draw, greedy, sample, top, word_distribution
 from vhcr.models import Noise
-from vhcr.tokenisation.vocabulary import EOS, PAD, SOS, UNK
+from vhcr.tokenisation.specials import EOS, PAD, SOS, UNK
 
 NOISE = Noise(seed=3)
 

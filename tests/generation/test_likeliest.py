@@ -12,7 +12,7 @@ from vhcr.generation import likeliest
 from vhcr.generation.decode import WordModel, WordSearch, decode, greedy
 from vhcr.generation.likeliest import BLOCK, LikeliestWord, Speaker, integer_products
 from vhcr.models import HRED, Noise
-from vhcr.tokenisation.vocabulary import EOS, PAD, SOS, UNK
+from vhcr.tokenisation.specials import EOS, PAD, SOS, UNK
 
 NEVER = (PAD, SOS)
 NOISE = Noise(0)

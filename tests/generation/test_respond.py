@@ -23,7 +23,7 @@ from vhcr.generation import respond
 from vhcr.generation.respond import Responder
 from vhcr.models import HRED, VHCR, ConversationModel, Latents, Noise
 from vhcr.models.gaussian import draw_posterior, draw_prior
-from vhcr.tokenisation.vocabulary import EOS
+from vhcr.tokenisation.specials import EOS
 
 CONTEXTS = arrays(conversations([2, 1, 4, 3, 1, 2], seed=4))  # not in order of length
 

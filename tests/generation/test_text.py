@@ -7,7 +7,7 @@ import pytest
 from tests.generation.runs import VOCABULARY
 from vhcr.errors import ParameterError
 from vhcr.generation.text import hear, tell
-from vhcr.tokenisation.vocabulary import EOS, UNK
+from vhcr.tokenisation.specials import EOS, UNK
 
 
 def test_what_is_heard_can_be_told() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vhcr.batch import Batch, pack
 from vhcr.models import ConversationModel, build
 from vhcr.params import ModelParams, Params, SystemParams
-from vhcr.tokenisation.vocabulary import EOS, SPECIALS, UNK
+from vhcr.tokenisation.specials import EOS, SPECIALS, UNK
 
 VOCABULARY = 11
 WORDS = [UNK, *range(len(SPECIALS), VOCABULARY)]  # what may stand inside an utterance

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.models.examples import DROPS, READINGS, conversations, network, packed
 from vhcr.models import HRED, ModelOutput, Noise, layers
-from vhcr.tokenisation.vocabulary import SOS, UNK
+from vhcr.tokenisation.specials import SOS, UNK
 
 BATCH = packed(conversations([6] * 40, seed=1, max_words=9))
 NOISE = Noise(7, 3)

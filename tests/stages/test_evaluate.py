@@ -11,7 +11,6 @@ import pytest
 from tests.stages import project
 from tests.training import tiny
 from vhcr import layout
-from vhcr.batch import Conversations
 from vhcr.errors import DataError
 from vhcr.evaluation.probes import Gathered, probe_labels
 from vhcr.evaluation.records import METRIC_VERSION
@@ -19,6 +18,7 @@ from vhcr.evaluation.responses import controlled
 from vhcr.files import file_digest, write_json
 from vhcr.models import build
 from vhcr.stages import evaluate, train
+from vhcr.token_files import Conversations
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.run import TrainedRun
 

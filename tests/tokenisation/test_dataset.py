@@ -14,8 +14,9 @@ from vhcr.conversation import SPLITS, Conversation, Split, Utterance
 from vhcr.errors import DataError
 from vhcr.params import Params, TokenisationParams
 from vhcr.tokenisation.dataset import SCHEMAS, TOKEN_IDS, Dataset, build, merge_speaker_turns
+from vhcr.tokenisation.specials import EOS, UNK
 from vhcr.tokenisation.tokeniser import tokenise
-from vhcr.tokenisation.vocabulary import EOS, UNK, Vocabulary
+from vhcr.tokenisation.vocabulary import Vocabulary
 
 
 def settings(**overrides: Any) -> TokenisationParams:

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from vhcr.errors import DataError
-from vhcr.tokenisation.vocabulary import EOS, SPECIALS, UNK, Vocabulary
+from vhcr.tokenisation.specials import EOS, SPECIALS, UNK
+from vhcr.tokenisation.vocabulary import Vocabulary
 
 COUNTS = {"b": 3, "a": 3, "c": 5, "é": 3, "rare": 1, "d": 2}
 

@@ -10,14 +10,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training import tiny
-from vhcr.batch import Conversations
 from vhcr.models import HRED, Noise, build
 from vhcr.models.objective import loss
 from vhcr.params import ModelParams
-from vhcr.tokenisation.vocabulary import EOS
+from vhcr.token_files import Conversations
+from vhcr.tokenisation.specials import EOS
 from vhcr.training import loop
+from vhcr.training.device import set_up_cpu
 from vhcr.training.loop import adam, settle_precision, train_step, validate
-from vhcr.training.run import set_up_cpu
 from vhcr.training.state import TrainState
 
 VOCABULARY = 60

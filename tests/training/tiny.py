@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from vhcr.batch import Conversations
 from vhcr.params import ModelParams, Params, SystemParams, TrainingParams
-from vhcr.tokenisation.vocabulary import EOS
+from vhcr.token_files import Conversations
+from vhcr.tokenisation.specials import EOS
 
 VOCABULARY = 30
 PARAMS = Params.load("params.yaml")

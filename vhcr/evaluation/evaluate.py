@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vhcr.batch import Conversations
 from vhcr.evaluation.latents import diagnose
 from vhcr.evaluation.likelihood import PerConversation, likelihood
 from vhcr.evaluation.probes import Labels
@@ -12,6 +11,7 @@ from vhcr.evaluation.records import Evaluation
 from vhcr.evaluation.responses import ControlRow, ResponseRow, controlled, diversity, respond
 from vhcr.models import ConversationModel
 from vhcr.params import EvaluationParams, GenerationParams
+from vhcr.token_files import Conversations
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.word_vectors import WordVectors
 

@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vhcr.batch import Batch, Conversations
+from vhcr.batch import Batch
 from vhcr.evaluation.likelihood import added, by_position, ratios
 from vhcr.evaluation.probes import Gathered, Labels, drawn, probe_labels
 from vhcr.evaluation.records import ByPlace, BySource, Diagnostics, Information, PositionsBySource
 from vhcr.models import ConversationModel, Latents, Noise
 from vhcr.models.gaussian import DiagonalGaussian
 from vhcr.params import EvaluationParams
+from vhcr.token_files import Conversations
 from vhcr.training.moments import Moments
 
 Floats = NDArray[np.float64]

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vhcr.batch import Conversations
 from vhcr.evaluation.records import Probe
+from vhcr.token_files import Conversations
 
 Floats = NDArray[np.float64]
 

@@ -10,7 +10,6 @@ from typing import NamedTuple, get_args
 
 import numpy as np
 
-from vhcr.batch import Conversations
 from vhcr.evaluation.embedding_metrics import embedding_diversity, embedding_scores, n_turn_summary
 from vhcr.evaluation.records import Diversity, Responses, SampledResponses
 from vhcr.evaluation.text_metrics import distinct, distinct_responses, text_metrics
@@ -18,6 +17,7 @@ from vhcr.generation import control
 from vhcr.generation.respond import Continuation, Responder
 from vhcr.models import ConversationModel, Noise
 from vhcr.params import EvaluationParams, GenerationParams
+from vhcr.token_files import Conversations
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.word_vectors import WordVectors
 

@@ -25,7 +25,7 @@ from vhcr.errors import ParameterError
 from vhcr.models.noise import Noise
 from vhcr.models.projection import MAX_LOGITS
 from vhcr.params import GenerationParams
-from vhcr.tokenisation.vocabulary import EOS, PAD, SOS
+from vhcr.tokenisation.specials import EOS, PAD, SOS
 
 NEVER = (PAD, SOS)
 

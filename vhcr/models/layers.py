@@ -11,7 +11,7 @@ from vhcr.models.noise import Noise
 from vhcr.models.precision import Linear, at_least_float32
 from vhcr.models.projection import OutputLayer
 from vhcr.models.recurrent import GRU, BidirectionalGRU, distinct
-from vhcr.tokenisation.vocabulary import UNK
+from vhcr.tokenisation.specials import UNK
 
 
 class UtteranceEncoder(nn.Module):

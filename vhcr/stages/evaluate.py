@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import torch
 
 from vhcr import layout, recording
-from vhcr.batch import Conversations
 from vhcr.errors import DataError
 from vhcr.evaluation.evaluate import EvaluationData, evaluate
 from vhcr.evaluation.probes import Key
@@ -25,8 +24,10 @@ from vhcr.provenance import code_version, dvc_hash, machine, read_run, versions
 from vhcr.recording import or_later
 from vhcr.registry import register, send_shown
 from vhcr.stages.common import stage_main
+from vhcr.token_files import Conversations
 from vhcr.tokenisation.manifest import Manifest
-from vhcr.training.run import TrainedRun, choose_device
+from vhcr.training.device import choose_device
+from vhcr.training.run import TrainedRun
 from vhcr.word_vectors import WordVectors
 
 log = logging.getLogger(__name__)

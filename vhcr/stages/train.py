@@ -19,7 +19,6 @@ import torch
 from pydantic import BaseModel, StrictBool
 
 from vhcr import layout, recording
-from vhcr.batch import Conversations
 from vhcr.errors import DataError, HeldError, TrainingError, ValidationError
 from vhcr.files import flatten, locked, place, read_record, write_json, write_text
 from vhcr.models import build
@@ -27,20 +26,14 @@ from vhcr.params import Params
 from vhcr.provenance import code_version, dvc_hash, machine, versions
 from vhcr.recording import MlflowRun, experiment_name, group_of, or_later, run_tags, send_trained, settle
 from vhcr.stages.common import stage_main
+from vhcr.token_files import Conversations
 from vhcr.tokenisation.manifest import Manifest
 from vhcr.tokenisation.vocabulary import Vocabulary
+from vhcr.training.device import choose_device, set_up_cpu
 from vhcr.training.loop import Interrupted, Observer, Progress, adam, fit
 from vhcr.training.parallel import join
 from vhcr.training.progress import TerminalProgress
-from vhcr.training.run import (
-    RUN_FORMAT,
-    RunParams,
-    choose_device,
-    code_digest,
-    curves_csv,
-    identity,
-    set_up_cpu,
-)
+from vhcr.training.run import RUN_FORMAT, RunParams, code_digest, curves_csv, identity
 from vhcr.training.state import Row, TrainState
 
 log = logging.getLogger(__name__)

@@ -29,9 +29,10 @@ from vhcr.files import PARQUET, digest
 from vhcr.params import TokenisationParams
 from vhcr.tokenisation.leakage import leakage
 from vhcr.tokenisation.manifest import table_digests
+from vhcr.tokenisation.specials import EOS, UNK
 from vhcr.tokenisation.splits import assign
 from vhcr.tokenisation.tokeniser import words
-from vhcr.tokenisation.vocabulary import EOS, UNK, Vocabulary
+from vhcr.tokenisation.vocabulary import Vocabulary
 
 FORMAT = 1
 CHUNK_UTTERANCES = 100_000  # some 100 MB while it is worked on

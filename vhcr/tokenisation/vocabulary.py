@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 
 from vhcr.errors import DataError
 from vhcr.files import digest, write_parquet, write_text
+from vhcr.tokenisation.specials import EOS, PAD, SOS, SPECIALS, UNK
 
-PAD, UNK, SOS, EOS = 0, 1, 2, 3
-SPECIALS = ("<pad>", "<unk>", "<sos>", "<eos>")
 SCHEMA = pa.schema([("id", pa.int32()), ("word", pa.string()), ("count", pa.int64())])
 
 

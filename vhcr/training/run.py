@@ -9,18 +9,14 @@ that DVC compares).
 from __future__ import annotations
 
 import csv
-import ctypes
 import io
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from vhcr.errors import CheckpointError, ParameterError
+from vhcr.errors import CheckpointError
 from vhcr.files import read_object, tree_digest, values_digest
 from vhcr.models import ConversationModel, build
 from vhcr.params import ModelParams, Section, SystemParams, TrainingParams, fingerprint, recorded
@@ -28,8 +24,19 @@ from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.state import Row, load_parameters, read_tensors
 
 RUN_FORMAT = 1
-# Options of glibc's malloc: large blocks from the heap (M_MMAP_MAX), which is not trimmed (M_TRIM_THRESHOLD).
-MALLOC = {-4: 0, -1: 2**31 - 1}
+# The source that decides what a training computes, files and folders of vhcr/; dvc.yaml names the same. What
+# reads, writes, shows or sends is not among it: a changed message makes nothing be trained again.
+NUMBERS = (
+    "batch.py",
+    "token_files.py",
+    "tokenisation/specials.py",
+    "models",
+    "training/device.py",
+    "training/loop.py",
+    "training/moments.py",
+    "training/parallel.py",
+    "training/state.py",
+)
 
 
 class RunParams(Section):
@@ -42,13 +49,9 @@ class RunParams(Section):
 
 @cache
 def code_digest() -> str:
-    """A digest of the source that decides what a training computes: models, batches, training, its curves."""
+    """A digest of the source that decides what a training computes (``NUMBERS``)."""
     root = Path(__file__).resolve().parent.parent
-    files = [
-        root / "batch.py",
-        *sorted((root / "models").glob("*.py")),
-        *sorted((root / "training").glob("*.py")),
-    ]
+    files = (path for name in NUMBERS for path in (sorted((root / name).glob("*.py")) or [root / name]))
     return tree_digest(files, root)[:16]
 
 
@@ -60,35 +63,6 @@ def identity(params: RunParams, seed: int, data_hash: str) -> str:
 def recorded_identity(info: Mapping[str, Any]) -> str:
     """The identity that follows from what a run says of itself."""
     return values_digest(info["params"], info.get("seed"), info.get("data_hash"), info.get("code"))
-
-
-def choose_device(wanted: str) -> torch.device:
-    """``auto`` takes a GPU where there is one.
-
-    Raises:
-        ParameterError: ``cuda`` is asked for and there is none.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ParameterError("training.device = 'cuda': this machine has no usable GPU")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
-def set_up_cpu(num_threads: int) -> None:
-    """Use so many threads (0: all cores), take denormal numbers for zero, and keep memory that is freed.
-
-    Adam's moments of a word that does not occur decay into denormal numbers within a thousand steps, and
-    arithmetic on those is fifteen times slower. A step at the paper's size makes and frees a gigabyte; asking
-    the system for it anew each time is a tenth of a step in bfloat16.
-    """
-    if num_threads:
-        torch.set_num_threads(num_threads)
-    torch.set_flush_denormal(True)
-    with suppress(OSError, AttributeError):  # where the C library is not glibc memory goes back
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        for option, value in MALLOC.items():
-            mallopt(option, value)
 
 
 @dataclass(frozen=True)
