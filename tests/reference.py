@@ -142,15 +142,23 @@ class Reference:
     def words_in(self, utterance: list[int], index: int, turn: int) -> list[int]:
         """What the decoder hears: SOS, then each word but the last, some of them UNK (section 3.3)."""
         inputs = [SOS]
+        if (
+            self.training and self.release and self.word_dropped(0, 0, 0)
+        ):  # the program's coins fall on SOS, too
+            inputs = [UNK]
         for position, word in enumerate(utterance[:-1], start=1):
             dropped = False
             if self.training:
                 # The authors' program tosses one coin per position for the whole batch.
                 who = (0, 0) if self.release else (index, turn)
-                coin = self.noise.uniform("word drop", key(who[0]), key(who[1]), key(position))
-                dropped = float(coin) < self.system.word_drop
+                dropped = self.word_dropped(*who, position)
             inputs.append(UNK if dropped else word)
         return inputs
+
+    def word_dropped(self, index: int, turn: int, position: int) -> bool:
+        """Whether the coin of this word falls so."""
+        coin = self.noise.uniform("word drop", key(index), key(turn), key(position))
+        return float(coin) < self.system.word_drop
 
     def heard(self, h_enc: Tensor, index: int, turn: int) -> Tensor:
         """h_enc, or h_unk with probability p while training (section 3.5)."""
@@ -159,41 +167,56 @@ class Reference:
         coin = self.noise.uniform("utterance drop", key(0 if self.release else index), key(turn))
         return self.weights["h_unk"] if float(coin) < self.system.utterance_drop else h_enc
 
-    def conversation(self, utterances: list[list[int]], index: int, sample: int = 0) -> Score:
-        """Eq. 2 for one conversation, named ``index`` in the noise."""
+    def encoded(self, utterances: list[list[int]], index: int) -> tuple[list[Tensor], list[Tensor]]:
+        """h_enc of each utterance (Eq. 3, 15), and what is heard of it."""
+        words = [[self.weights["embedding.weight"][word] for word in utterance] for utterance in utterances]
+        size, layers = self.model.encoder_size, self.model.encoder_layers
+        h_enc = [self.both_ways("encoder.rnn", utterance, size, layers) for utterance in words]
+        return h_enc, [self.heard(h, index, turn) for turn, h in enumerate(h_enc)]
+
+    def infer_z_conv(
+        self, h_enc: list[Tensor], heard: list[Tensor], index: int, sample: int = 0
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """z_conv and the mu and variance that it was drawn with (Eq. 20-23)."""
+        model = self.model
+        h_conv = self.both_ways(
+            "conversation_encoder.rnn",
+            heard if self.release else h_enc,  # the authors' program lets f_conv hear the dropped vectors
+            model.conversation_encoder_size,
+            model.conversation_encoder_layers,
+        )
+        mu, var = self.gaussian("conversation_posterior_mlp", h_conv, 2)
+        eps = self.noise.normal(
+            "z_conv", key(index), key(sample), size=model.z_conv_size, dtype=torch.float64
+        )[0]
+        return mu + torch.sqrt(var) * eps, (mu, var)
+
+    def conversation(
+        self,
+        utterances: list[list[int]],
+        index: int,
+        sample: int = 0,
+        start: tuple[list[list[int]], int] | None = None,
+    ) -> Score:
+        """Eq. 2 for one conversation, named ``index`` in the noise.
+
+        ``start`` is the conversation, and its name, whose z_conv starts f_cxt, where it is not its own.
+        """
         model, system = self.model, self.system
         has_z_utt = system.architecture in ("vhred", "vhcr")
         has_z_conv = system.architecture == "vhcr"
         embedding = self.weights["embedding.weight"]
         score = Score()
-
-        # Eq. 3, 15
-        h_enc = [
-            self.both_ways(
-                "encoder.rnn", [embedding[word] for word in words], model.encoder_size, model.encoder_layers
-            )
-            for words in utterances
-        ]
-        heard = [self.heard(h, index, turn) for turn, h in enumerate(h_enc)]
+        h_enc, heard = self.encoded(utterances, index)
 
         z_conv = torch.zeros(0, dtype=torch.float64)
         h_cxt = [torch.zeros(model.context_size, dtype=torch.float64)] * model.context_layers
         if has_z_conv:
-            # Eq. 20-23; the authors' program lets f_conv hear the dropped vectors.
-            h_conv = self.both_ways(
-                "conversation_encoder.rnn",
-                heard if self.release else h_enc,
-                model.conversation_encoder_size,
-                model.conversation_encoder_layers,
-            )
-            mu, var = self.gaussian("conversation_posterior_mlp", h_conv, 2)
-            eps = self.noise.normal(
-                "z_conv", key(index), key(sample), size=model.z_conv_size, dtype=torch.float64
-            )[0]
-            z_conv = mu + torch.sqrt(var) * eps
+            z_conv, (mu, var) = self.infer_z_conv(h_enc, heard, index, sample)
             score.kl_conv = self.kl((mu, var), (torch.zeros_like(mu), torch.ones_like(var)))  # Eq. 16
+            starts = z_conv if start is None else self.infer_z_conv(*self.encoded(*start), start[1])[0]
             h_cxt = self.initial(
-                "context_from_z_conv", z_conv, model.context_size, model.context_layers
+                "context_from_z_conv", starts, model.context_size, model.context_layers
             )  # under Eq. 15, t = 0
 
         for turn, words in enumerate(utterances):

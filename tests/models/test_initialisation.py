@@ -52,6 +52,24 @@ def test_nothing_else_differs(name: str) -> None:
     assert changed == gates | heads | {"decoder.from_sources.weight"}
 
 
+@pytest.mark.parametrize(("reading", "across"), [("paper", False), ("release", True)])
+def test_recurrent_weights_are_orthogonal_by_gate_or_across_the_gates(reading: str, across: bool) -> None:
+    """The authors' program orthogonalises all three gates as one matrix, so that one gate's may be near 0."""
+    sizes_of = sizes(initialisation="release").model_copy(update={"decoder_size": 64})
+    model = build(sizes_of, system("vhcr-ud", reading), VOCABULARY, seed=1)
+    layers = [module for module in model.modules() if isinstance(module, GRULayer)]
+    assert len(layers) == 6
+    for layer in layers:
+        whole = torch.linalg.svdvals(layer.weight_hh.detach())
+        assert whole.tolist() == pytest.approx([1.0 if across else 3.0**0.5] * len(whole), abs=1e-5)
+        if layer.hidden_size == 64:
+            for gate in layer.weight_hh.detach().split(64):
+                least, most = torch.linalg.svdvals(gate)[[-1, 0]].tolist()
+                assert (least < 0.1 and most < 0.99) if across else least == pytest.approx(most, abs=1e-5)
+    deviation = float(model.h_unk.detach().square().mean().sqrt())
+    assert deviation == pytest.approx(1.0 if across else 0.1, rel=0.8)
+
+
 def test_posteriors_begin_precise_and_spread_out() -> None:
     """With the release's weights a posterior hardly differs between utterances and is noise for the rest."""
     batch = packed(conversations([3, 2, 4, 1, 3, 2, 4], seed=3))

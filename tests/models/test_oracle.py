@@ -11,7 +11,7 @@ from tests.models.examples import DROPS, READINGS, SYSTEMS, conversations, netwo
 from tests.reference import Reference, Score
 from vhcr.models import Noise, objective
 
-NOISE = Noise(seed=3, step=7)
+NOISE = Noise(seed=3, step=27)
 # One-turn conversations, equal lengths, and names that are not the places in the batch.
 CONVERSATIONS = conversations([2, 4, 1, 2], seed=1)
 INDEX = [40, 7, 19, 3]
@@ -57,7 +57,17 @@ def test_fast_model_equals_the_equations(
     leaves = {key: value.detach().clone().requires_grad_(True) for key, value in model.named_parameters()}
     reference = Reference(leaves, sizes(layers), system(name, reading, **changes), NOISE, training=training)
     by_index = dict(zip(INDEX, CONVERSATIONS, strict=True))
-    scores = [reference.conversation(by_index[index], index) for index in batch.index.tolist()]
+    indices = batch.index.tolist()
+    # While it trains, the authors' program starts each f_cxt from the z_conv of some conversation.
+    starts = [None] * len(indices)
+    if reading == "release" and training:
+        coins = {index: float(NOISE.uniform("context start", torch.tensor(index))) for index in indices}
+        starts = [(by_index[index], index) for index in sorted(indices, key=coins.__getitem__)]
+        assert [start[1] for start in starts] != indices
+    scores = [
+        reference.conversation(by_index[index], index, start=start)
+        for index, start in zip(indices, starts, strict=True)
+    ]
     expected = reference.loss(scores, weight)
     expected.backward()
 
@@ -91,3 +101,5 @@ def test_the_oracle_drops_some_and_keeps_some() -> None:
     }
     assert dropped == {0.0, 1.0}
     assert inputs == {1, 2, 9}
+    release = Reference({}, sizes(), system("vhred", "release", **DROPS), NOISE, training=True)
+    assert release.words_in([9], 0, 0) == [1], "the one coin that decides whether SOS falls must fall"

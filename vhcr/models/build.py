@@ -7,7 +7,7 @@ import torch
 from vhcr.errors import ParameterError
 from vhcr.models.conversation_model import ConversationModel
 from vhcr.models.hred import HRED
-from vhcr.models.initialisation import make_informative
+from vhcr.models.initialisation import make_informative, make_orthogonal_across_gates
 from vhcr.models.transformer import Transformer
 from vhcr.models.vhcr import VHCR
 from vhcr.models.vhred import VHRED
@@ -50,6 +50,8 @@ def build(model: ModelParams, system: SystemParams, vocabulary_size: int, seed: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = architecture(model, system, vocabulary_size)
+        if isinstance(network, HRED) and network.reading.orthogonal_across_gates:
+            make_orthogonal_across_gates(network)
         if isinstance(network, HRED) and model.initialisation == "informative":
             make_informative(network)
         return network

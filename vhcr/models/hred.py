@@ -35,7 +35,7 @@ class HRED(ConversationModel):
             every_step=system.decoder_conditioning == "every_step",
         )
         if system.utterance_drop > 0.0:
-            self.h_unk = nn.Parameter(torch.randn(self.encoder.output_size) * 0.1)
+            self.h_unk = nn.Parameter(torch.randn(self.encoder.output_size) * self.reading.h_unk_deviation)
         else:
             self.register_parameter("h_unk", None)
 
@@ -91,7 +91,11 @@ class HRED(ConversationModel):
         input_ids = batch.input_ids
         if self.training:
             input_ids = layers.drop_words(
-                batch, self.system.word_drop, noise, shared=self.reading.shares_drops_in_batch
+                batch,
+                self.system.word_drop,
+                noise,
+                shared=self.reading.shares_drops_in_batch,
+                sos=self.reading.drops_sos,
             )
         return self.errors(self.decoder.output, self.decoder(start, input_ids, batch), batch)
 

@@ -3,7 +3,9 @@
 ``release``: what each layer does by itself, as in that program. Recurrent weights orthogonal, the hidden half
 of every update gate's bias at 2 (see ``recurrent.GRULayer``), the rest the framework's. States then move by
 an eighth at each step, posterior means hardly differ between utterances, and z is noise with a variance of
-0.7: for the decoder the best thing to learn first is to take no notice of it.
+0.7: for the decoder the best thing to learn first is to take no notice of it. Two things the reading decides,
+since the paper's has its numbers: whether weights are orthogonal gate by gate or across the gates, and how
+long h_unk is.
 
 ``informative``: z says something from the first step on. Means are spread out and variances small, in
 posteriors and in priors that are learnt; the decoder's start hears its sources clearly; update gates are
@@ -21,6 +23,17 @@ from vhcr.models.recurrent import GRULayer
 MEAN_GAIN = 8.0  # two tanh layers leave a spread of some 0.1; this makes it that of N(0, I)
 VARIANCE_BIAS = -5.0  # before softplus: a variance of 0.007, well below that spread
 START_GAIN = 4.0  # of the decoder's start, which is a tanh of all it is told of a turn
+
+
+def make_orthogonal_across_gates(model: HRED) -> None:
+    """Recurrent weights orthogonal as one [3 hidden, hidden] matrix, as in the authors' program; in place.
+
+    Columns are orthonormal: the three gates share what each has by itself elsewhere, and so the singular
+    values of one gate lie between 0 and 1.
+    """
+    for module in model.modules():
+        if isinstance(module, GRULayer):
+            torch.nn.init.orthogonal_(module.weight_hh)
 
 
 def make_informative(model: HRED) -> None:

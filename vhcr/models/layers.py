@@ -167,11 +167,11 @@ class BagOfWords(nn.Module):
         return log_probs.new_zeros(batch.num_rows).index_add(0, rows, -log_probs[rows, words])
 
 
-def drop_words(batch: Batch, probability: float, noise: Noise, *, shared: bool) -> Tensor:
+def drop_words(batch: Batch, probability: float, noise: Noise, *, shared: bool, sos: bool = False) -> Tensor:
     """The decoder's input ids with words replaced by UNK (section 3.3), [words].
 
-    SOS stays: the paper replaces conditioned-on word tokens. ``shared`` draws one coin per position for
-    the whole batch, as the authors' program did.
+    SOS stays, unless ``sos``: the paper replaces conditioned-on word tokens. ``shared`` draws one coin per
+    position for the whole batch, as the authors' program did.
     """
     if probability == 0.0:
         return batch.input_ids
@@ -180,7 +180,9 @@ def drop_words(batch: Batch, probability: float, noise: Noise, *, shared: bool) 
     if shared:
         keys = [torch.zeros_like(row), torch.zeros_like(row)]
     coin = noise.uniform("word drop", *keys, batch.word_step)
-    dropped = (coin < probability) & (batch.word_step > 0)
+    dropped = coin < probability
+    if not sos:
+        dropped &= batch.word_step > 0
     return torch.where(dropped, UNK, batch.input_ids)
 
 
@@ -196,3 +198,12 @@ def drop_utterances(
     key = torch.zeros_like(batch.turn) if shared else batch.index[batch.conversation]
     coin = noise.uniform("utterance drop", key, batch.turn)
     return torch.where((coin < probability).unsqueeze(-1), h_unk, h_enc)
+
+
+def shuffled_starts(start: Tensor, batch: Batch, noise: Noise) -> Tensor:
+    """States before the first turn, [batch, layers, size], in an order that is not that of the batch.
+
+    A batch stands in order of length; this is some order that has nothing to do with it, as that of the
+    authors' loader had not.
+    """
+    return start[noise.uniform("context start", batch.index).argsort()]

@@ -24,6 +24,16 @@ class Reading:
     # and one in VHCR.
     vhred_prior_layers: int
     vhcr_prior_layers: int
+    # Departure: section 3.3 drops conditioned-on words; the program's coins fall on SOS, too.
+    drops_sos: bool
+    # Departure: under Eq. 15 f_cxt starts from the conversation's own z_conv; the program sorts its inputs by
+    # length but not their starts, so that while training nearly every one starts from another's. It scores
+    # so, too; here a score depends on its conversation alone.
+    shuffles_context_starts: bool
+    # Departure: the paper does not say how weights begin. The program's recurrent weights are orthogonal as
+    # one matrix of all three gates, and h_unk has this deviation.
+    orthogonal_across_gates: bool
+    h_unk_deviation: float
 
 
 READINGS = {
@@ -33,6 +43,10 @@ READINGS = {
         conversation_encoder_sees_drops=False,
         vhred_prior_layers=2,
         vhcr_prior_layers=2,
+        drops_sos=False,
+        shuffles_context_starts=False,
+        orthogonal_across_gates=False,
+        h_unk_deviation=0.1,
     ),
     "release": Reading(
         scores_first_utterance=False,
@@ -40,5 +54,9 @@ READINGS = {
         conversation_encoder_sees_drops=True,
         vhred_prior_layers=2,
         vhcr_prior_layers=1,
+        drops_sos=True,
+        shuffles_context_starts=True,
+        orthogonal_across_gates=True,
+        h_unk_deviation=1.0,
     ),
 }

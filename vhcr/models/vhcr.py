@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vhcr.batch import Batch
 from vhcr.models.conversation_model import Latents, ModelOutput
 from vhcr.models.gaussian import DiagonalGaussian, Divergence, Draw, GaussianMLP, analytic_kl, draw_posterior
-from vhcr.models.layers import ConversationEncoder
+from vhcr.models.layers import ConversationEncoder, shuffled_starts
 from vhcr.models.noise import Noise
 from vhcr.models.precision import Linear, at_least_float32
 from vhcr.models.vhred import VHRED
@@ -92,7 +92,10 @@ class VHCR(VHRED):
         prior_conv = self.conversation_prior(posterior_conv.mu)
         z_conv = draw(posterior_conv, prior_conv, self.conversation_noise(batch, noise, h_enc))
         z_rows = z_conv[batch.conversation]
-        h_cxt = self.context(torch.cat([heard, z_rows], dim=-1), self.context_start(z_conv), batch)
+        start = self.context_start(z_conv)
+        if self.training and self.reading.shuffles_context_starts:
+            start = shuffled_starts(start, batch, noise)
+        h_cxt = self.context(torch.cat([heard, z_rows], dim=-1), start, batch)
         prior = self.utterance_prior(h_cxt, z_rows)
         posterior = self.utterance_posterior(h_enc, h_cxt, z_rows)
         z_utt = draw(posterior, prior, self.utterance_noise(batch, noise, h_cxt))
