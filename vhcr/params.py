@@ -275,6 +275,7 @@ AT_REST: dict[str, dict[str, Any]] = {
     "model": {"initialisation": "release"},
     "system": {"decoder_conditioning": "initial_state", "kl_cycles": 1, "final_kl_weight": 1.0},
     "training": {"final_learning_rate_factor": 1.0, "loss_reduction": "mean"},
+    "evaluation": {"precision": "float32"},
 }
 TOP_LEVEL = ("active", "defaults", "corpora", "systems")
 
@@ -429,7 +430,8 @@ class Params:
 
 def recorded(schema: type[T], values: Any, *, where: str = "", origin: str) -> T:
     """As ``parse``, of what a run recorded: settings that came after it are at rest (``AT_REST``)."""
-    return parse(schema, _merge(AT_REST, values), where=where, origin=origin)
+    at_rest = {section: rest for section, rest in AT_REST.items() if section in schema.model_fields}
+    return parse(schema, _merge(at_rest, values), where=where, origin=origin)
 
 
 def fingerprint(*sections: BaseModel | str | int) -> str:

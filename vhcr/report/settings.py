@@ -20,7 +20,11 @@ def heard(protocol: Mapping[str, Any]) -> dict[str, Any]:
     kept = dict(protocol)
     evaluation = kept.get("evaluation")
     if isinstance(evaluation, Mapping):
-        kept["evaluation"] = {name: value for name, value in evaluation.items() if name not in UNHEARD}
+        kept["evaluation"] = {
+            name: value
+            for name, value in evaluation.items()
+            if name not in UNHEARD and value != AT_REST["evaluation"].get(name)
+        }
     return kept
 
 
