@@ -675,6 +675,20 @@ def _show(
                 typer.echo(f"> {turn}")
 
 
+@app.command()
+def estimate(
+    corpus: Annotated[str, typer.Argument(help="A corpus of params.yaml that is tokenised.")],
+    system: Annotated[str, typer.Argument(help="A system of params.yaml.")],
+    seed: Seed = 0,
+    params: Annotated[Path, typer.Option(help="Parameter file.")] = Path("params.yaml"),
+) -> None:
+    """What a training would take on this machine: steps, time, memory; from a few timed batches."""
+    from vhcr.params import Params
+    from vhcr.stages.train import foresee
+
+    typer.echo(f"{corpus} {system}: {foresee(Params.load(params), corpus, system, seed)}")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; a VhcrError becomes its message alone and exit status 2."""
     try:

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from vhcr.token_files import Conversations
 from vhcr.tokenisation.manifest import Manifest
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.device import choose_device, set_up_cpu
+from vhcr.training.estimate import Estimate, estimate
 from vhcr.training.loop import Interrupted, Observer, Progress, adam, fit
 from vhcr.training.parallel import join
 from vhcr.training.progress import TerminalProgress
@@ -97,21 +98,7 @@ def train_into(
     taken up again by the next one with the same parameters, data and code.
     """
     source = layout.tokenised(corpus)
-    manifest = Manifest.of(source, "vocabulary.parquet", *(f"token_ids/{name}.parquet" for name in READ))
-    vocabulary = Vocabulary.load(source / "vocabulary.parquet")
-    if vocabulary.hash != manifest.vocabulary_hash:
-        raise DataError(
-            f"{source / 'vocabulary.parquet'}: is not the vocabulary that {source}/manifest.json names"
-        )
-    train, validation = (
-        Conversations.load(
-            source / "token_ids" / f"{name}.parquet",
-            len(vocabulary),
-            max_words=manifest.tokenisation.max_words,
-        )
-        for name in READ
-    )
-
+    manifest, vocabulary, train, validation = read_tokenised(corpus)
     set_up_cpu(params.training.num_threads)
     device = choose_device(params.training.device)
     who = identity(params, seed, manifest.data_hash)
@@ -119,6 +106,10 @@ def train_into(
     with stop_on_signal() as stop, join(device) as workers, ExitStack() as held:
         if workers.records:
             held.enter_context(hold(work))
+        if workers.size == 1 and not (work / "state.safetensors").exists():
+            with suppress(Interrupted):  # fit asks, too, and leaves a checkpoint
+                expected = estimate(params, len(vocabulary), train, validation, seed, stop)
+                log.info("%s %s seed %d: %s", corpus, system, seed, expected)
         model = build(params.model, params.system, len(vocabulary), seed).to(device)
         state = TrainState(model, adam(model, params.training), who)
         if (work / "state.safetensors").exists():
@@ -195,6 +186,48 @@ def train_into(
                 settle(recording.client(), tracked.experiment_id, group_of(info))
     shutil.rmtree(work)
     return info
+
+
+def read_tokenised(corpus: str) -> tuple[Manifest, Vocabulary, Conversations, Conversations]:
+    """What stage tokenise left: manifest, vocabulary, training and validation conversations.
+
+    Raises:
+        DataError: it left nothing yet, or the files do not belong together.
+    """
+    source = layout.tokenised(corpus)
+    if not (source / "manifest.json").exists():
+        raise DataError(
+            f"{source / 'manifest.json'} is missing: {corpus!r} is not tokenised yet; "
+            f"`dvc repro tokenise@{corpus}` does that"
+        )
+    manifest = Manifest.of(source, "vocabulary.parquet", *(f"token_ids/{name}.parquet" for name in READ))
+    vocabulary = Vocabulary.load(source / "vocabulary.parquet")
+    if vocabulary.hash != manifest.vocabulary_hash:
+        raise DataError(
+            f"{source / 'vocabulary.parquet'}: is not the vocabulary that {source}/manifest.json names"
+        )
+    train, validation = (
+        Conversations.load(
+            source / "token_ids" / f"{name}.parquet",
+            len(vocabulary),
+            max_words=manifest.tokenisation.max_words,
+        )
+        for name in READ
+    )
+    return manifest, vocabulary, train, validation
+
+
+def foresee(params: Params, corpus: str, system: str, seed: int) -> Estimate:
+    """What this training will take here, from a few timed batches; nothing is written.
+
+    Raises:
+        DataError: as ``read_tokenised``.
+    """
+    merged = params.corpus(corpus)
+    run_params = RunParams(model=merged.model, system=params.system(system, corpus), training=merged.training)
+    _, vocabulary, train, validation = read_tokenised(corpus)
+    set_up_cpu(merged.training.num_threads)
+    return estimate(run_params, len(vocabulary), train, validation, seed)
 
 
 def inputs(corpus: str) -> list[Path]:

@@ -70,6 +70,12 @@ def weight_of_kl(step: int, params: TrainingParams, system: SystemParams) -> flo
     return kl_weight(step, params.kl_annealing_steps, system.kl_cycles, system.final_kl_weight)
 
 
+def schedule(num_conversations: int, params: TrainingParams) -> tuple[int, int]:
+    """Steps of an epoch, and steps in all unless patience ends them."""
+    per_epoch = math.ceil(num_conversations / params.batch_conversations)
+    return per_epoch, int(min(params.num_epochs * per_epoch, params.max_steps or math.inf))
+
+
 def learning_rate(step: int, total_steps: int, params: TrainingParams) -> float:
     """The learning rate at a step of ``total_steps``: linear from ``learning_rate`` to its final share."""
     return params.learning_rate * (1.0 - (1.0 - params.final_learning_rate_factor) * step / total_steps)
@@ -222,8 +228,7 @@ def fit(
         )
     device = next(model.parameters()).device
     size = params.batch_conversations
-    steps_per_epoch = math.ceil(len(train) / size)
-    total_steps = int(min(params.num_epochs * steps_per_epoch, params.max_steps or math.inf))
+    steps_per_epoch, total_steps = schedule(len(train), params)
     settle_precision(state, params, workers)
     meter = _Meter()
     saved = time.monotonic()
