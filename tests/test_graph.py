@@ -108,7 +108,8 @@ FREE = (
 FREE_FOR = {
     "download": ("vhcr/corpora",),  # how raw files are read; a better reader fetches nothing again
     "validate": ("vhcr/tokenisation",),  # the names of the tables' columns
-    "train": ("vhcr/training/run.py", "vhcr/training/progress.py"),  # names, shows and keeps a run
+    # Names, foretells, shows and keeps a run.
+    "train": ("vhcr/training/run.py", "vhcr/training/estimate.py", "vhcr/training/progress.py"),
     "evaluate": ("vhcr/training",),  # reads back a run; its files are listed
     "report": ("vhcr/stages/resolve.py",),  # finds runs that a person names; the stage takes all of a corpus
 }
