@@ -61,6 +61,7 @@ def paper() -> Setting:
             decoder_conditioning="initial_state",
             free_bits_utt=0.0,
             free_bits_conv=0.0,
+            free_bits_conv_per_word=0.0,
             kl_cycles=1,
             final_kl_weight=1.0,
             posterior_batch_norm=0.0,

@@ -249,8 +249,9 @@ MUTATIONS: list[Mutation] = [
     _m("perplexity without the KL", OBJECTIVE, '"nll_per_word": (self.reconstruction_error + kl) / words', '"nll_per_word": self.reconstruction_error / words', TEST_OBJECTIVE),
     # --- remedies against a vanishing KL, and how weights begin ---
     _m("free bits for turns that are not there", OBJECTIVE, "torch.where(output.num_words > 0, kl_utt.clamp_min(free_bits_utt), kl_utt)", "kl_utt.clamp_min(free_bits_utt)", TEST_OBJECTIVE),
-    _m("free bits taken off the KL", OBJECTIVE, "kl_conv = kl_conv.clamp_min(free_bits_conv)", "kl_conv = (kl_conv - free_bits_conv).clamp_min(0.0)", TEST_OBJECTIVE),
-    _m("free bits for a conversation are an utterance's", OBJECTIVE, "kl_conv = kl_conv.clamp_min(free_bits_conv)", "kl_conv = kl_conv.clamp_min(free_bits_utt)", TEST_OBJECTIVE),
+    _m("free bits taken off the KL", OBJECTIVE, "kl_conv = kl_conv.clamp_min(free_bits_conv +", "kl_conv = torch.relu(kl_conv - free_bits_conv -", TEST_OBJECTIVE),
+    _m("free bits of a word counted once a conversation", OBJECTIVE, "words = output.num_words.sum(1).to(kl_conv)", "words = 1.0", TEST_OBJECTIVE),
+    _m("free bits for a conversation are an utterance's", OBJECTIVE, "kl_conv = kl_conv.clamp_min(free_bits_conv +", "kl_conv = kl_conv.clamp_min(free_bits_utt +", TEST_OBJECTIVE),
     _m("a cycle that never rests", OBJECTIVE, "min(1.0, 2.0 * (step % length) / length)", "(step % length) / length", TEST_OBJECTIVE),
     _m("cycles after the annealing, too", OBJECTIVE, "if step >= annealing_steps:", "if cycles == 1 and step >= annealing_steps:", TEST_OBJECTIVE),
     _m("the final weight only at the end", OBJECTIVE, "return final * step / annealing_steps", "return step / annealing_steps", TEST_OBJECTIVE),

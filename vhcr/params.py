@@ -152,6 +152,9 @@ class SystemParams(Section):
     free_bits_conv: Annotated[float, Field(ge=0.0)] = Field(
         description="KL of z_conv that costs nothing, in nats a conversation."
     )
+    free_bits_conv_per_word: Annotated[float, Field(ge=0.0)] = Field(
+        description="The same by the length of a conversation, in nats a word of it; added to the former."
+    )
     kl_cycles: Positive = Field(
         description="Times the KL weight rises while it is annealed (Fu et al., 2019); 1 is Eq. 12."
     )
@@ -269,11 +272,15 @@ class ActiveParams(Section):
 
 
 CORPUS_SECTIONS = tuple(CorpusParams.model_fields)
-# What leaves everything as it was before a setting existed, where that is not zero, false or absent: records
-# of older runs lack the setting.
+# What leaves everything as it was before a setting existed: records of older runs lack it.
 AT_REST: dict[str, dict[str, Any]] = {
     "model": {"initialisation": "release"},
-    "system": {"decoder_conditioning": "initial_state", "kl_cycles": 1, "final_kl_weight": 1.0},
+    "system": {
+        "decoder_conditioning": "initial_state",
+        "free_bits_conv_per_word": 0.0,
+        "kl_cycles": 1,
+        "final_kl_weight": 1.0,
+    },
     "training": {"final_learning_rate_factor": 1.0, "loss_reduction": "mean"},
     "evaluation": {"precision": "float32"},
 }

@@ -109,6 +109,15 @@ def test_free_bits_are_free_and_no_more_per_utterance_and_per_conversation() -> 
     assert float(objective.loss(output, 1.0, 0.0, 0.0, 6.0)) == pytest.approx((35 + 3.5 + 14.0) / 8)
 
 
+def test_free_bits_of_a_conversation_may_go_by_its_length() -> None:
+    """Seven words and one: 4 and 8 become 7 and 8, or 9 and 8 with two nats for each conversation."""
+    output = by_hand()
+    per_word = {"free_bits_conv_per_word": 1.0}
+    assert float(objective.loss(output, 1.0, 0.0, **per_word)) == pytest.approx((35 + 3.5 + 15.0) / 8)
+    found = objective.loss(output, 1.0, 0.0, free_bits_conv=2.0, **per_word)
+    assert float(found) == pytest.approx((35 + 3.5 + 17.0) / 8)
+
+
 def test_a_kl_below_its_free_bits_is_pushed_nowhere_and_one_above_as_ever() -> None:
     output = by_hand()
     kl_utt, kl_conv = output.kl_utt.clone().requires_grad_(), output.kl_conv.clone().requires_grad_()

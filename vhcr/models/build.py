@@ -26,6 +26,7 @@ NEEDS: dict[str, tuple[type[ConversationModel], str]] = {
     "bag_of_words_weight": (VHRED, "a latent variable"),
     "free_bits_utt": (VHRED, "a latent variable"),
     "free_bits_conv": (VHCR, "a latent variable of the conversation"),
+    "free_bits_conv_per_word": (VHCR, "a latent variable of the conversation"),
     "posterior_batch_norm": (VHRED, "a latent variable"),
     "inference_first_steps": (VHRED, "a latent variable"),
 }

@@ -41,17 +41,20 @@ def loss(
     bag_of_words_weight: float,
     free_bits_utt: float = 0.0,
     free_bits_conv: float = 0.0,
+    free_bits_conv_per_word: float = 0.0,
 ) -> Tensor:
     """What the optimiser minimises: Eq. 12, sign turned, plus the bag-of-words loss; nats per word.
 
     The KL of an utterance counts as ``free_bits_utt`` nats at least, that of a conversation as
-    ``free_bits_conv``: below them it is not pushed further down (Kingma et al., 2016, one group a latent).
+    ``free_bits_conv`` and ``free_bits_conv_per_word`` for each of its words: below them it is not pushed
+    further down (Kingma et al., 2016, one group a latent).
     """
     kl_utt, kl_conv = output.kl_utt, output.kl_conv
     if free_bits_utt > 0.0:
         kl_utt = torch.where(output.num_words > 0, kl_utt.clamp_min(free_bits_utt), kl_utt)
-    if free_bits_conv > 0.0:
-        kl_conv = kl_conv.clamp_min(free_bits_conv)
+    if free_bits_conv > 0.0 or free_bits_conv_per_word > 0.0:
+        words = output.num_words.sum(1).to(kl_conv)
+        kl_conv = kl_conv.clamp_min(free_bits_conv + free_bits_conv_per_word * words)
     kl = kl_utt.sum() + kl_conv.sum()
     total = output.reconstruction_error.sum() + kl_weight * kl
     if bag_of_words_weight > 0.0:

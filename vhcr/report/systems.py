@@ -25,9 +25,15 @@ OTHER_LABELS = {
     "transformer": "Transformer",
     "vhcr-ud-release": "VHCR + u.d, release",
     "vhcr-ud-bow": "VHCR + u.d + bow",
+    "vhcr-ud-every": "VHCR + u.d, every word",
     "vhcr-ud-fb3": "VHCR + u.d + free bits of 3",
+    "vhcr-ud-fbw": "VHCR + u.d + free bits a word",
     "vhcr-ud-bn90": "VHCR + u.d + batch norm 0.9",
     "vhcr-ud-bnfb": "VHCR + u.d + bn + free bits",
+    **{
+        f"{system}-start": f"{SYSTEM_LABELS[system]}, from the start"
+        for system in ("hred", "vhred", "vhred-wd", "vhred-bow", "vhcr-ud")
+    },
     **{
         f"{system}-{remedy}": f"{name}{text}"
         for system, name in (("vhred", "VHRED"), ("vhcr-ud", "VHCR + u.d"))

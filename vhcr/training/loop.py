@@ -174,6 +174,7 @@ def train_step(
             system.bag_of_words_weight,
             system.free_bits_utt,
             system.free_bits_conv,
+            system.free_bits_conv_per_word,
         )
         own = Totals.of(output, value)
         totals = workers.sum(own)
