@@ -76,7 +76,7 @@ def paper() -> Setting:
             loss_reduction="mean",
             gradient_clip_norm=1.0,
             kl_annealing_steps=15000,
-            precision="float32",
+            precision="auto",
             device="auto",
             num_threads=0,
             checkpoint_seconds=60,

@@ -18,15 +18,16 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vhcr.errors import DataError, HeldError, StorageError
 
 POLL_SECONDS = 0.2
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO})
-Record = TypeVar("Record", bound=BaseModel)
+if TYPE_CHECKING:  # a command's --help loads no library
+    from pydantic import BaseModel
+
+Record = TypeVar("Record", bound="BaseModel")
 
 
 # Reading
@@ -66,6 +67,8 @@ def read_object(path: Path, *needed: str) -> dict[str, Any]:
 
 def read_record(path: Path, record: type[Record]) -> Record:
     """A JSON object of known keys; raises DataError naming file, key and value where it is another."""
+    from pydantic import ValidationError
+
     values = read_object(path)
     try:
         return record.model_validate(values)
@@ -109,7 +112,7 @@ def atomic(path: Path, *, flush: bool = False, replace: bool = True, private: bo
     temporary = path.with_name(f".{path.name}.tmp")
     mode = 0o600 if private else 0o666
     with _storing(path, temporary):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with _taken(lambda: os.open(temporary, os.O_RDWR | os.O_CREAT, mode), temporary):
             try:
                 os.truncate(temporary, 0)  # what a writer that was killed had left
@@ -123,6 +126,13 @@ def atomic(path: Path, *, flush: bool = False, replace: bool = True, private: bo
                     os.link(temporary, path)  # unlike a rename, fails where there is a file
             finally:
                 temporary.unlink(missing_ok=True)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # a file stands there; not that the file to be written exists
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
 
 
 @contextlib.contextmanager
@@ -365,7 +375,7 @@ def flatten(tree: Mapping[str, Any] | BaseModel, separator: str = ".", prefix: s
     """``{"training.learning_rate": 1e-4, ...}`` of a nested mapping or a section of parameters."""
     result: dict[str, Any] = {}
     for key, value in tree.items() if isinstance(tree, Mapping) else tree:
-        if isinstance(value, (Mapping, BaseModel)):
+        if isinstance(value, Mapping) or hasattr(value, "model_fields_set"):
             result.update(flatten(value, separator, f"{prefix}{key}{separator}"))
         else:
             result[f"{prefix}{key}"] = value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -47,6 +49,8 @@ def same(one: Numbers, other: Numbers, names: list[int]) -> None:
 def test_alone_in_company_and_in_any_order(name: str, reading: str, training: bool) -> None:
     drops = {} if name in ANCHORS else {"word_drop": 0.3, "utterance_drop": 0.3}
     model = network(name, reading, layers=2, **drops).train(training)
+    # Which other conversation's z_conv the release starts a context from hangs on the batch (test_drops.py).
+    model.reading = replace(model.reading, shuffles_context_starts=False)
     with torch.no_grad():
         together = packed(MANY, NAMES)
         company = by_name(together, model(together, NOISE))
