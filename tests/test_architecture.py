@@ -26,8 +26,10 @@ MAY_IMPORT = {
     "tether": set(),
     "corpora": FILES,
     "tokenisation": FILES | {"corpora"},
-    "validation": FILES | {"tokenisation"},
+    "validation": FILES | {"corpora", "tokenisation"},  # of corpora what a skipped record weighs
     "word_vectors": {"errors", "files"},
+    "preset": set(),
+    "inspection": FILES | {"corpora", "preset", "tokenisation"},
     "embeddings": FILES | {"tokenisation", "word_vectors"},
     "batch": {"errors", "tokenisation"},
     "token_files": FILES | {"batch", "tokenisation"},

@@ -41,7 +41,7 @@ def corpus() -> list[Conversation]:
 
 
 def settings(**overrides: Any) -> tuple[TokenisationParams, ValidationParams]:
-    own = Params.load(ROOT / "params.yaml").corpus("own")
+    own = Params.load(ROOT / "params.yaml").defaults
     tokenisation = own.tokenisation.model_copy(
         update={"split_by": "published", "min_count": 1, "max_words": 9, "max_turns": 4}
     )
@@ -52,7 +52,10 @@ def settings(**overrides: Any) -> tuple[TokenisationParams, ValidationParams]:
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenised") / "own"
     data = build(corpus(), settings()[0], folder, corpus="own")
-    data.metrics["read"]["skipped"] = {"records": 1, "by_reason": {"malformed": 1}, "examples": {}}
+    data.metrics["read"]["skipped"] = {
+        "records": 1, "conversations": 0, "utterances": 1,
+        "by_reason": {"malformed": 1}, "noted": {}, "examples": {"malformed": ["a.jsonl:3"]},
+    }  # fmt: skip
     write_json(folder / "manifest.json", data.manifest)
     write_json(folder / "metrics.json", data.metrics)
     return folder
@@ -111,7 +114,7 @@ def test_sound_data_passes_all_and_published_totals_are_checked(folder: Path) ->
         ),
         (
             {"max_skipped_fraction": 0.02},
-            "at most max_skipped_fraction = 0.02 of raw records are malformed",
+            "at most max_skipped_fraction = 0.02 of conversations, or of utterances, are malformed",
             {"corpus": "own", "skipped_fraction": 1 / 37},
         ),
     ],

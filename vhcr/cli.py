@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from vhcr.human_evaluation.commands import app as human_evaluation
 if TYPE_CHECKING:
     from vhcr.generation.chat import Chat, Line
     from vhcr.generation.respond import Continuation, Responder
+    from vhcr.inspection import Inspection
     from vhcr.params import GenerationParams
     from vhcr.tokenisation.vocabulary import Vocabulary
 
@@ -32,6 +34,7 @@ app = typer.Typer(
 
 app.add_typer(human_evaluation, name="human-eval")
 
+MAX_TURNS_SHOWN, MAX_CHARACTERS_SHOWN = 6, 120
 SEPARATOR = "|"  # between the turns of a context; the tokeniser keeps no such character
 
 # How text is generated where params.yaml does not say.
@@ -266,6 +269,84 @@ def interpolate(
     _show([[] if opening is None else [opening]] * points, made, 1, vocabulary, as_json)
 
 
+Where = Annotated[
+    Path, typer.Argument(metavar="PATH", help="A file, a folder, or either packed: zip, tar.gz, gz, zst.")
+]
+Reader = Annotated[
+    str | None, typer.Option(help="Its format, where a look is not enough (docs/corpora.md lists them).")
+]
+Gap = Annotated[
+    float | None,
+    typer.Option("--session-gap", help="Minutes of silence after which a chat is another conversation."),
+]
+
+
+@app.command()
+def inspect(path: Where, reader: Reader = None, session_gap: Gap = None) -> None:
+    """Look at conversations: their format, three of them, what would be lost, and the settings to use.
+
+    vhcr inspect chats.csv
+    """
+    _looked_at(path, reader, session_gap)
+    typer.echo(f"\nvhcr add NAME {path} writes these settings into params.yaml")
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="What the corpus is to be called.")],
+    path: Where,
+    reader: Reader = None,
+    session_gap: Gap = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write it anew where it is there.")] = False,
+    activate: Annotated[
+        bool, typer.Option(help="Make it what `dvc repro` runs, with systems that fit its size.")
+    ] = True,
+) -> None:
+    """Make conversations a corpus of params.yaml, read and sized by a look at them.
+
+    vhcr add chats chats.csv && dvc repro
+    """
+    from vhcr.inspection import add as write
+    from vhcr.layout import report as place
+    from vhcr.preset import SYSTEMS
+
+    found = _looked_at(path, reader, session_gap)
+    write(Path("params.yaml"), name, found.section, replace=replace, activate=activate)
+    typer.echo(f"\nwritten to params.yaml as corpora.{name}" + "; it is active" * activate)
+    typer.echo(f"next: dvc repro; the report is {place(name) / 'index.html'}")
+    typer.echo(f"how long that takes: dvc repro tokenise@{name} && vhcr estimate {name} {SYSTEMS[-1]}")
+
+
+def _looked_at(path: Path, reader: str | None, session_gap: float | None) -> Inspection:
+    """What a look at ``path`` tells, printed."""
+    import yaml
+
+    from vhcr.inspection import inspect as look
+    from vhcr.params import Params
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    overrides = {"reader": reader, "session_gap_minutes": session_gap}
+    found = look(path, Params.load(), {key: value for key, value in overrides.items() if value is not None})
+    typer.echo(f"{path}: {found.description}\n")
+    for conversation in found.examples:
+        typer.echo(f"{conversation.id} ({len(conversation.utterances)} turns)")
+        for utterance in conversation.utterances[:MAX_TURNS_SHOWN]:
+            said = " ".join(utterance.text.split())
+            who = f"{utterance.speaker}: " if utterance.speaker else "- "
+            typer.echo(
+                f"  {who}{said[:MAX_CHARACTERS_SHOWN]}{'...' if len(said) > MAX_CHARACTERS_SHOWN else ''}"
+            )
+        if (more := len(conversation.utterances) - MAX_TURNS_SHOWN) > 0:
+            typer.echo(f"  ({more} more)")
+    typer.echo("")
+    for line in found.lines:
+        typer.echo(f"{'! ' if line.level > logging.INFO else '  '}{line.text}")
+    typer.echo(
+        "\n" + yaml.safe_dump(found.section, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    )
+    return found
+
+
 @app.command()
 def runs() -> None:
     """List the trained runs in this project, and where MLflow compares them."""
@@ -341,8 +422,6 @@ def report(
 
     vhcr report --runs toy/hred/0 toy/vhcr-ud/0 3f2a90c47d1e4b7f9a60c1d2e3f4a5b6
     """
-    import logging
-
     from vhcr.layout import report as place
     from vhcr.params import Params
     from vhcr.stages import report as stage
@@ -422,8 +501,6 @@ def reproduce(
 
     Status 0: it came out the same. 1: it came out different. 2: it cannot be made again here.
     """
-    import logging
-
     from vhcr.reproduction import Recorded
     from vhcr.reproduction import reproduce as again
     from vhcr.stages.resolve import evaluation_of, resolve_run

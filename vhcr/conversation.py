@@ -14,11 +14,15 @@ NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One turn, as raw text. ``labels`` holds what is known of it (the toy corpus: its act)."""
+    """One turn, as raw text. ``labels`` holds what is known of it (the toy corpus: its act).
+
+    ``time`` is in seconds since 1970, where the corpus has times.
+    """
 
     text: str
     speaker: str | None = None
     labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
+    time: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,20 @@ def locate(path: str | None) -> Path:
     )
 
 
+def require_coverage(found: Mapping[str, float | int], least: float, origin: str) -> None:
+    """Nothing, where vectors of a file cover at least this share of running words.
+
+    Raises:
+        DataError: they cover less: vectors of another language, or of words written in another way.
+    """
+    if found["token_coverage"] < least:
+        raise DataError(
+            f"{origin}: covers {100 * found['token_coverage']:.1f} % of the test split's words, less than "
+            f"embeddings.min_coverage = {least:g}; are these vectors of another language, or of words that "
+            "are not in lower case?"
+        )
+
+
 def coverage(counts: Counter[str], known: set[str]) -> dict[str, float | int]:
     """The share of running words, and of distinct ones, that have a vector; 0 where there is no word."""
     tokens, types = sum(counts.values()), len(counts)

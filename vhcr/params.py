@@ -41,22 +41,26 @@ class ToyParams(Section):
 
 
 class TableColumns(Section):
-    """Which columns of a CSV or Parquet table hold what; speaker, split and group may be absent."""
+    """Which columns of a table hold what; all but the text may be absent (null)."""
 
-    conversation: str
-    turn: str
-    text: str
+    conversation: str | None = Field(description="Id; null: each file is one conversation.")
+    turn: str | None = Field(description="An integer that orders rows; null: by time, else as they stand.")
+    time: str | None = Field(description="When it was said; orders rows where turn is null.")
+    text: str = Field(description="What was said: text, or a list of all turns.")
     speaker: str | None
     split: str | None
     group: str | None
+    labels: tuple[str, ...] = Field(description="Labels of the whole conversation.")
+    utterance_labels: tuple[str, ...] = Field(description="Labels of each utterance.")
 
 
 class SourceParams(Section):
     """Where a raw corpus comes from, and how it is read."""
 
-    reader: Literal["toy", "cornell", "ubuntu", "jsonl", "table", "convokit"] = Field(
-        description="Format of the raw corpus."
-    )
+    reader: Literal[
+        "auto", "toy", "cornell", "ubuntu", "jsonl", "table", "convokit", "eou", "parlai",
+        "whatsapp", "telegram", "slack", "discord",
+    ] = Field(description="Format of the raw corpus; auto looks at the files.")  # fmt: skip
     path: str | None = Field(description="A local file, folder or archive to use instead of downloading.")
     urls: tuple[str, ...] = Field(description="Addresses of the archive, tried in this order.")
     sha256: str | None = Field(description="Digest of the archive; recorded rather than checked when null.")
@@ -64,6 +68,19 @@ class SourceParams(Section):
         description="Further files fetched beside it (Ubuntu: published lists)."
     )
     columns: TableColumns
+    encoding: str | None = Field(description="Of text files, such as cp1252; null: found by a look at them.")
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
+        description="Between the cells of a CSV file; null: found by a look at it."
+    )
+    quotechar: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
+        description="Around cells of a CSV file; null: none, a quotation mark is text."
+    )
+    date_order: Literal["dmy", "mdy", "ymd"] | None = Field(
+        description="Of dates such as 3/4/21; null: found by a look at all of them."
+    )
+    session_gap_minutes: Annotated[float, Field(gt=0.0)] | None = Field(
+        description="A longer silence begins another conversation, where times are there; null: none does."
+    )
     toy: ToyParams
 
 
@@ -71,17 +88,31 @@ class TokenisationParams(Section):
     """Raw conversations -> token ids."""
 
     max_words: Annotated[int, Field(ge=2)] = Field(description="Longest utterance in words, EOS included.")
-    max_turns: Positive = Field(description="Longest conversation in turns; later turns are cut.")
+    max_turns: Positive = Field(description="Longest conversation in turns.")
+    long_conversations: Literal["cut", "windows"] = Field(
+        description="Turns beyond max_turns are cut, or become conversations of their own."
+    )
     min_turns: Positive = Field(description="Shorter conversations are left out (counted after merging).")
     vocabulary_size: Annotated[int, Field(ge=5)] = Field(description="Words kept, the 4 specials included.")
     min_count: Positive = Field(description="Rarer words of the training split become UNK.")
     merge_speaker_turns: bool = Field(description="Join consecutive lines of one speaker into one utterance.")
-    split_by: Literal["conversation", "group", "published"] = Field(
-        description="Draw the split by conversation, by group (movie), or take the corpus's own."
+    split_by: Literal["auto", "conversation", "group", "published"] = Field(
+        description="Draw the split by conversation, by group (movie), or take the corpus's own; "
+        "auto: its own where it has one, else by conversation."
     )
     validation_fraction: Probability
     test_fraction: Probability
     split_seed: NonNegative
+    deduplicate: bool = Field(
+        description="Leave conversations of validation and test out of training where they stand there too."
+    )
+    strip_html: bool = Field(description="Take tags of HTML out, and read &amp; and the like as characters.")
+    symbols: bool = Field(
+        description="Emoji, emoticons, clock times and punctuation of all scripts are words, too."
+    )
+    segmenter: Literal["auto", "none", "characters", "chinese", "japanese", "thai"] = Field(
+        description="Words of languages without spaces; auto: by a look at the text."
+    )
 
 
 class ValidationParams(Section):
@@ -103,7 +134,12 @@ class EmbeddingParams(Section):
     source: Literal["corpus", "file"] = Field(
         description="Train word2vec on the training split, or read a file."
     )
-    path: str | None = Field(description="word2vec binary file (.bin or .bin.gz) for source: file.")
+    path: str | None = Field(
+        description="Vectors for source: file: word2vec binary or text, .vec, GloVe; plain or .gz."
+    )
+    min_coverage: Probability = Field(
+        description="Least share of the test split's words that the vectors of a file must cover."
+    )
     vector_size: Positive
     window: Positive
     min_count: Positive
@@ -402,6 +438,11 @@ class Params:
     def systems(self) -> tuple[str, ...]:
         """Names of all defined systems."""
         return tuple(self._values["systems"])
+
+    @cached_property
+    def defaults(self) -> CorpusParams:
+        """What a corpus has that says nothing itself."""
+        return parse(CorpusParams, self._values["defaults"], where="defaults", origin=self.origin)
 
     def corpus(self, name: str) -> CorpusParams:
         """The defaults with the overrides of corpus ``name`` laid over them."""

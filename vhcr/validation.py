@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vhcr.conversation import SPLITS, Split
+from vhcr.corpora.skipped import Skipped, Unit
 from vhcr.errors import DataError, ValidationError
 from vhcr.files import read_json
 from vhcr.params import TokenisationParams, ValidationParams
@@ -51,11 +52,13 @@ def validate(folder: Path, tokenisation: TokenisationParams, validation: Validat
     """
     frames = summarise(folder)
     results = expect(frames, checks(tokenisation, validation))
+    manifest = read_json(folder / "manifest.json")
     return {
         "success": all(result["success"] for result in results),
         "num_expectations": len(results),
         "num_failed": sum(not result["success"] for result in results),
-        "data_hash": read_json(folder / "manifest.json")["data_hash"],
+        "data_hash": manifest["data_hash"],
+        "remedies": remedies(results, manifest, read_json(folder / "metrics.json")),
         "rows": {table: frames[table].height for table in TABLES},
         "results": results,
     }
@@ -78,7 +81,38 @@ def require(report: dict[str, Any], corpus: str, where: Path) -> None:
         observed = "" if result["observed"] is None else f", observed {result['observed']}"
         lines.append(f"  {result['table']}.{result['column']}: {result['explanation']}{rows}{observed}")
         lines += [f"    {example}" for example in result["examples"]]
+    lines += [f"  {remedy}" for remedy in report.get("remedies", ())]
     raise ValidationError("\n".join(lines))
+
+
+def remedies(
+    results: Sequence[dict[str, Any]], manifest: dict[str, Any], metrics: dict[str, Any]
+) -> list[str]:
+    """What to do about what failed, where the data say it."""
+    failed = {result["column"] for result in results if not result["success"]}
+    found = []
+    if "unknown_fraction" in failed:
+        language = metrics["language"]["segmenter_for_it"]
+        used = manifest["rules"]["segmenter"]
+        if language != "none" and used == "none":
+            found.append(
+                "this text has no spaces between its words: tokenisation.segmenter = auto divides it "
+                f"({language})"
+            )
+        else:
+            dials = manifest["tokenisation"]
+            found.append(
+                "fewer words are unknown with a larger tokenisation.vocabulary_size "
+                f"({dials['vocabulary_size']}) or a smaller min_count ({dials['min_count']}); or say what is "
+                "enough by validation.max_unknown_fraction"
+            )
+    if "skipped_fraction" in failed:
+        examples = metrics["read"]["skipped"]["examples"]
+        found += [
+            f"skipped {count}: {reason}, such as {', '.join(examples.get(reason, [])[:3])}"
+            for reason, count in metrics["read"]["skipped"]["by_reason"].items()
+        ]
+    return found
 
 
 # The expectations
@@ -213,7 +247,7 @@ def checks(tokenisation: TokenisationParams, validation: ValidationParams) -> li
         "skipped_fraction",
         0,
         skipped,
-        f"at most max_skipped_fraction = {skipped} of raw records are malformed",
+        f"at most max_skipped_fraction = {skipped} of conversations, or of utterances, are malformed",
     )
     totals = {
         "num_lines": validation.num_lines,
@@ -554,13 +588,15 @@ def _splits(folder: Path, conversations: pl.DataFrame, unknown: dict[Split, int]
 def _corpus(folder: Path) -> pl.DataFrame:
     """One row: what was read of the raw corpus."""
     read = read_json(folder / "metrics.json")["read"]
-    skipped = read["skipped"]["records"]
+    skipped = Skipped()
+    for unit in get_args(Unit):
+        skipped.units[unit] = read["skipped"][f"{unit}s"]
     return pl.DataFrame(
         {
             "corpus": [read_json(folder / "manifest.json")["corpus"]],
             "num_lines": [read["utterances"]],
             "num_conversations": [read["conversations"]],
             "num_groups": [read["groups"]],
-            "skipped_fraction": [skipped / max(skipped + read["utterances"], 1)],
+            "skipped_fraction": [skipped.share(read["utterances"], read["conversations"])],
         }
     )

@@ -29,10 +29,13 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def source_of(reader: str, **changes: object) -> SourceParams:
     """A source section as params.yaml would give it."""
-    columns = {"conversation": "conversation", "turn": "turn", "text": "text"}
-    columns |= {"speaker": None, "split": None, "group": None} | dict(changes.pop("columns", {}))
+    columns = {"conversation": "conversation", "turn": "turn", "text": "text", "time": None}
+    columns |= {"speaker": None, "split": None, "group": None, "labels": (), "utterance_labels": ()}
+    columns |= dict(changes.pop("columns", {}))
     values = {
         "reader": reader, "path": None, "urls": (), "sha256": None, "extra_urls": (), "columns": columns,
+        "encoding": None, "delimiter": None, "quotechar": '"', "date_order": None,
+        "session_gap_minutes": None,
         "toy": {"num_conversations": 5, "seed": 0},
     }  # fmt: skip
     return SourceParams.model_validate(values | changes)

@@ -204,11 +204,15 @@ def test_own_file_by_address(server: Server) -> None:
     [
         ("jsonl", {}, r"corpora\.c\.source: neither path nor urls is set"),
         ("jsonl", {"path": "nowhere"}, r"corpora\.c\.source\.path: nowhere: no such file or folder"),
-        ("jsonl", {"path": "letters.docx"}, r"letters\.docx: reader jsonl reads \.jsonl files"),
+        (
+            "jsonl",
+            {"path": "letters.docx"},
+            r"letters\.docx: reader jsonl reads \.jsonl, \.ndjson, \.json files",
+        ),
         (
             "table",
             {"path": "folder"},
-            r"folder: reader table finds no \.csv or \.tsv or \.parquet file in it",
+            r"folder: reader table finds no \.csv or \.tsv or \.parquet or \.xlsx or .* file in it",
         ),
         ("cornell", {"path": "letters.docx"}, r"letters\.docx: neither a zip nor a tar\.gz archive"),
         ("jsonl", {"path": "."}, r"\.: holds data/raw/c itself"),

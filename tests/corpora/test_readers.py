@@ -415,7 +415,7 @@ def test_missing_folder_fails_at_once(tmp_path: Path) -> None:
 def test_every_reader_of_the_schema_exists() -> None:
     annotation = SourceParams.model_fields["reader"].annotation
     assert annotation is not None
-    assert set(READERS) == set(annotation.__args__)
+    assert {*READERS, "auto"} == set(annotation.__args__)
 
 
 def test_skipped_keeps_few_examples_and_all_counts() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import random
 import shutil
 import signal
@@ -293,3 +294,26 @@ def test_a_changed_checkpoint_or_record_is_refused_by_name(params):
     write_json(folder / "run.json", info)
     with pytest.raises(CheckpointError, match=r"run\.json: changed after it was written"):
         TrainedRun.load(folder)
+
+
+def test_an_annealing_that_outlasts_the_training_is_said(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4,372 conversations in 30 epochs of 80: 1,650 steps of 15,000, and a KL weight of 0.11 at the end."""
+    monkeypatch.chdir(tmp_path)
+    params = project.make(tmp_path)
+    merged = params.corpus("toy")
+    training = merged.training.model_copy(
+        update={"num_epochs": 30, "batch_conversations": 80, "kl_annealing_steps": 15_000}
+    )
+
+    def remark(system: str, steps: int) -> str | None:
+        own = training.model_copy(update={"kl_annealing_steps": steps})
+        run_params = train.RunParams(model=merged.model, system=params.system(system), training=own)
+        return train.unfinished_annealing(run_params, 4_372)
+
+    said = remark("vhcr", 15_000)
+    assert said is not None
+    assert said.startswith("the KL weight ends at 0.11 of 1: training has 1,650 steps")
+    assert remark("vhcr", 1_650) is None
+    assert remark("hred", 15_000) is None

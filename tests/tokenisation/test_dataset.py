@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ import pytest
 from vhcr.conversation import SPLITS, Conversation, Split, Utterance
 from vhcr.errors import DataError
 from vhcr.params import Params, TokenisationParams
-from vhcr.tokenisation.dataset import SCHEMAS, TOKEN_IDS, Dataset, build, merge_speaker_turns
+from vhcr.tokenisation.account import account
+from vhcr.tokenisation.dataset import SCHEMAS, TOKEN_IDS, Dataset, build, merge_speaker_turns, windows
 from vhcr.tokenisation.specials import EOS, UNK
 from vhcr.tokenisation.tokeniser import tokenise
 from vhcr.tokenisation.vocabulary import Vocabulary
 
 
 def settings(**overrides: Any) -> TokenisationParams:
-    defaults = Params.load(Path(__file__).parents[2] / "params.yaml").corpus("own").tokenisation
+    defaults = Params.load(Path(__file__).parents[2] / "params.yaml").defaults.tokenisation
     return TokenisationParams.model_validate({**defaults.model_dump(), "min_count": 1, **overrides})
 
 
@@ -204,7 +206,9 @@ def test_chunks_do_not_show(tmp_path: Path) -> None:
     for name, chunk in (("one", 10**6), ("again", 10**6), ("seven", 7), ("single", 1)):
         folders[name] = build(many(), params, tmp_path / name, corpus="own", chunk_utterances=chunk)
     assert digests(tmp_path / "one") == digests(tmp_path / "again")
-    assert folders["one"].manifest == folders["seven"].manifest == folders["single"].manifest
+    # The files are others, since each chunk is a row group of its own.
+    manifests = [{**folders[name].manifest, "files": None} for name in ("one", "seven", "single")]
+    assert manifests[0] == manifests[1] == manifests[2]
     assert folders["one"].metrics == folders["seven"].metrics == folders["single"].metrics
     for name in ("conversations", "utterances", "labels", "token_ids/train", "token_ids/test"):
         assert table(tmp_path / "one", name).equals(table(tmp_path / "seven", name))
@@ -279,3 +283,79 @@ def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
 def test_a_split_without_words_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no conversation of split train is left.*min_turns = 1"):
         make(tmp_path, said("a", "--"))
+
+
+def test_windows_keep_what_was_cut(tmp_path: Path) -> None:
+    """30 chats of 5,000 turns lost 149,700 of 150,000 turns to max_turns = 10."""
+    chats = [said(f"c{n}", *(f"w{turn}" for turn in range(500))) for n in range(30)]
+    data = build(
+        chats, settings(long_conversations="windows", split_by="conversation"), tmp_path, corpus="own"
+    )
+    assert sum(split["utterances"] for split in data.manifest["splits"].values()) == 15_000
+    assert data.metrics["cut"]["turns"] == 0
+    assert data.metrics["windows"] == {"conversations": 30, "windows": 1500}
+    assert data.metrics["read"]["conversations"] == 30
+    conversations = table(tmp_path, "conversations")
+    assert conversations["conversation_id"].to_list()[:2] == ["c0#1", "c0#2"]
+    units = conversations.with_columns(pl.col("conversation_id").str.split("#").list.first().alias("unit"))
+    assert units.group_by("unit").agg(pl.col("split").n_unique())["split"].max() == 1
+
+
+def test_windows_are_few_and_equal() -> None:
+    turns = [Utterance(str(n)) for n in range(25)]
+    assert [len(part) for part in windows(turns, 10)] == [9, 8, 8]
+    assert [u.text for part in windows(turns, 10) for u in part] == [u.text for u in turns]
+    assert [len(part) for part in windows(turns[:11], 10)] == [6, 5]  # not ten and a lone one
+    assert [len(part) for part in windows(turns[:10], 10)] == [10]
+
+
+def test_labels_of_a_conversation_are_those_of_its_windows(tmp_path: Path) -> None:
+    whole = Conversation("a", said("a", *"abcd").utterances, split="train", labels={"topic": "t"})
+    make(tmp_path, whole, max_turns=2, long_conversations="windows")
+    assert table(tmp_path, "labels").rows() == [
+        ("a#1", "train", None, "topic", "t"),
+        ("a#2", "train", None, "topic", "t"),
+    ]
+
+
+def test_copies_are_taken_out_of_training(tmp_path: Path) -> None:
+    """200 equal conversations: all of test stood in train, and nothing was said.
+
+    Those that differ in an unknown word alone are copies, too: a model sees the same.
+    """
+    train = [
+        said("a", "hello me", "who?"),
+        said("b", "hello hapax", "who?"),
+        said("c", "hello", "me", "who?"),
+    ]
+    rare = said("r", "hello rare", "who?", split="test")
+    found = make(tmp_path / "1", *train, rare, min_count=2).metrics["leakage"]
+    assert found["conversation_words"]["test_also_in_train"]["conversations"] == 1  # t is a, word for word
+    assert found["token_ids"]["test_also_in_train"]["conversations"] == 2
+    data = make(tmp_path / "2", *train, rare, min_count=2, deduplicate=True)
+    # Without a and b, "me", "who" and "?" are unknown as well; nothing else becomes equal.
+    assert data.metrics["left_out"]["copies"] == 2
+    assert data.metrics["left_out_examples"]["copies"] == ["a", "b"]
+    assert data.manifest["splits"]["train"]["conversations"] == 1
+    assert data.metrics["leakage"]["token_ids"]["test_also_in_train"]["conversations"] == 0
+
+
+def test_what_became_of_a_corpus_is_told(tmp_path: Path) -> None:
+    train = [said(f"c{n}", "hello me", "who?") for n in range(4)]
+    long = said("e", "--", "a " * 40, *"bcdefghijk")
+    data = make(tmp_path, *train, long, said("lost", "x", split=None))
+    data.metrics["read"]["skipped"] = {
+        "records": 2, "by_reason": {"not valid JSON": 2}, "noted": {},
+        "examples": {"not valid JSON": ["f.jsonl:3"]},
+    }  # fmt: skip
+    lines = list(account(data.manifest, data.metrics))
+    warnings = [line.text for line in lines if line.level == logging.WARNING]
+    assert "skipped 2: not valid JSON (such as f.jsonl:3)" in warnings
+    assert "1 utterances without a word left out (such as e)" in warnings
+    assert any(
+        "1 conversations left out: others have a split, they have none (such as lost)" in w for w in warnings
+    )
+    assert any("11 words (" in line.text and "beyond max_words = 30" in line.text for line in lines)
+    assert any("lie beyond max_turns = 10 and are cut" in line.text for line in lines)
+    assert any("1 conversations of test (100.0 %)" in w and "deduplicate: true" in w for w in warnings)
+    assert any("as the corpus says" in line.text for line in lines)

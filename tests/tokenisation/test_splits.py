@@ -8,7 +8,7 @@ import pytest
 
 from vhcr.conversation import Split
 from vhcr.errors import DataError, ParameterError
-from vhcr.tokenisation.splits import assign
+from vhcr.tokenisation.splits import assign, rule_of
 
 
 def by(ids: list[str], split_by: Any = "conversation", **overrides: Any) -> list[Split | None]:
@@ -97,3 +97,41 @@ def test_what_cannot_be_split_is_refused() -> None:
 
 def test_a_split_of_no_share_may_stay_empty() -> None:
     assert set(by(list("abcdefghij"), validation_fraction=0.0)) == {"train", "test"}
+
+
+def test_given_splits_are_used_unless_asked_otherwise() -> None:
+    """With the default of old, 14 of 17 conversations that said "test" were trained on."""
+    published: list[Split | None] = ["test", None, "train", "validation"]
+    assert by(list("abcd"), "auto", published=published) == published
+    ids = [str(number) for number in range(20)]
+    assert rule_of("auto", [None] * 20, ids) == "conversation"
+    assert by(ids, "auto") == by(ids)
+
+
+@pytest.mark.parametrize("lacking", ["validation", "test"])
+def test_the_part_that_a_corpus_lacks_comes_from_its_train(lacking: str) -> None:
+    given: Split = "test" if lacking == "validation" else "validation"
+    published: list[Split | None] = ["train"] * 50 + [given] * 7 + [None]
+    splits = by([f"c{number}" for number in range(58)], "auto", published=published)
+    assert splits[50:] == [given] * 7 + [None]
+    assert Counter(splits[:50]) == {"train": 45, lacking: 5}
+    with pytest.raises(DataError, match="none for train"):
+        by(list("ab"), "auto", published=["test", "validation"])
+
+
+def test_windows_of_one_conversation_lie_in_one_split() -> None:
+    units = [f"c{number // 7}" for number in range(700)]
+    splits = by([f"w{number}" for number in range(700)], "auto", units=units)
+    of_unit: dict[str, set[Split | None]] = {}
+    for unit, split in zip(units, splits, strict=True):
+        of_unit.setdefault(unit, set()).add(split)
+    assert all(len(found) == 1 for found in of_unit.values())
+    assert set(splits) == {"train", "validation", "test"}
+
+
+def test_an_endless_chat_trains_on_its_beginning() -> None:
+    """A single conversation, drawn whole, would leave nothing to validate and test on."""
+    units = ["chat"] * 100 + ["other"] * 10
+    splits = by([f"w{number}" for number in range(110)], "auto", units=units)
+    assert splits[:100] == ["train"] * 80 + ["validation"] * 10 + ["test"] * 10
+    assert Counter(splits[100:]) == {"train": 8, "validation": 1, "test": 1}

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import unicodedata
+
 import polars as pl
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from vhcr.tokenisation.tokeniser import detokenise, tokenise, words
+from vhcr.errors import ParameterError
+from vhcr.tokenisation import segmenter
+from vhcr.tokenisation.rules import Rules, Segmenter
+from vhcr.tokenisation.segmenter import LIBRARIES, choose, is_installed, language_of
+from vhcr.tokenisation.tokeniser import detokenise, tokenise, tokenise_all, words
 
 # Text that runs into the rules: letters of contractions, punctuation, typographic and foreign characters.
 TRICKY = st.text(alphabet=" nts'mdrelvogwaicuk.,!?`-09ITé’…ß\u00ad\u0301Я", max_size=30)
@@ -91,3 +97,77 @@ def test_words_hold_only_what_the_rules_keep(text: str) -> None:
 
 def test_no_text_has_no_words() -> None:
     assert pl.select(words(pl.lit(None, dtype=pl.String))).item() is None
+
+
+OWN = Rules(strip_html=True, symbols=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("😀😀 ☺️ 👩‍👩‍👧 👍🏽 🇩🇪", "😀 😀 ☺ 👩‍👩‍👧 👍🏽 🇩🇪"),
+        ("ok :) :-( <3 :'( ^_^ :P xD", "ok :) :-( <3 :'( ^_^ :p xd"),
+        ("at 10:30pm, 3:2", "at 10:30pm , 3 2"),
+        ("هل؟ ¿Qué? 好。、 नमस्ते।", "هل ؟ ¿ qué ? 好 。 、 नमस्ते ।"),
+        ("don&#39;t <u>do</u> R&amp;B<br/>it &amp;quot;", 'do n\'t do r & b it'),
+        ("a < b > c <john> <3", "a b c john <3"),
+        ("I don ’ t know , it ’ s ours", "i do n't know , it 's ours"),
+        ("note:please (see: this) http://a.b/c?d=1, ok", "note please see this http://a.b/c?d=1 , ok"),
+        ("$5, 50 % off & more", "$ 5 , 50 % off & more"),
+        ("---", "---"),
+        ("* * *", "* * *"),
+        ("\u200b", ""),
+    ],
+)  # fmt: skip
+def test_rules_of_ones_own(text: str, expected: str) -> None:
+    """A reply of emoji alone was dropped, so that its speaker followed themself; entities were words."""
+    assert tokenise(text, OWN) == expected.split()
+    found = tokenise(text, OWN)
+    assert tokenise(detokenise(found, OWN), OWN) == found
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(TEXTS, max_size=4))
+def test_nothing_that_can_be_seen_vanishes(texts: list[str]) -> None:
+    rules = Rules(symbols=True)
+    for text, found in zip(texts, tokenise_all(texts, rules), strict=True):
+        is_seen = any(not c.isspace() and unicodedata.category(c)[0] not in "CZM" for c in text)
+        assert found or not is_seen
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("characters", "你好。ok吗 ไทย", "你 好 。 ok 吗 ไ ท ย"),
+        ("chinese", "我喜欢这家餐厅，你呢？", "我 喜欢 这家 餐厅 , 你 呢 ?"),
+        ("japanese", "今日はいい天気ですね。", "今日 は いい 天気 です ね 。"),
+        ("thai", "สวัสดีครับ วันนี้", "สวัสดี ครับ วันนี้"),
+    ],
+)
+def test_languages_without_spaces(name: Segmenter, text: str, expected: str) -> None:
+    if name in LIBRARIES and not is_installed(name):
+        pytest.skip(f"{LIBRARIES[name]} is not installed")
+    rules = Rules(symbols=True, segmenter=name)
+    found = tokenise(text, rules)
+    assert found == expected.split()
+    assert tokenise(detokenise(found, rules), rules) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("我喜欢这家餐厅", "chinese"), ("今日はいい天気", "japanese"), ("สวัสดีครับ", "thai"),
+        ("ខ្ញុំសុខសប្បាយ", "characters"), ("I like 寿司", "none"), ("Привет", "none"), ("", "none"),
+    ],
+)  # fmt: skip
+def test_a_look_tells_the_language(text: str, language: str) -> None:
+    assert language_of([text]) == language
+
+
+def test_without_the_library_characters_are_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segmenter, "is_installed", lambda language: False)
+    assert choose(["我喜欢这家餐厅"]) == "characters"
+    with pytest.raises(
+        ParameterError, match=r"segmenter = thai needs pythainlp: pip install 'vhcr\[segmenters\]'"
+    ):
+        segmenter._cutter.__wrapped__("thai")

@@ -1,4 +1,4 @@
-"""Unpacking archives from strangers: zip and tar.gz, with nothing leaving the folder and no bombs."""
+"""Unpacking from strangers: zip, tar.gz, and files in gz or zst; nothing leaves the folder, no bombs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from vhcr.errors import CorpusError
 
 CHUNK_BYTES = 2**20
 GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+TAR_MAGIC = slice(257, 262), b"ustar"
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 DRIVE = re.compile(r"^[A-Za-z]:")
 
@@ -77,11 +79,63 @@ class _Metered(io.RawIOBase):
         return len(data)
 
 
-def is_archive(path: Path) -> bool:
+def is_packed(path: Path) -> bool:
     """Whether the file begins as a zip or gzip file does, whatever its name says."""
     with path.open("rb") as file:
         start = file.read(4)
     return start.startswith(GZIP_MAGIC) or start in ZIP_MAGICS
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the file begins as a zip or tar.gz does, whatever its name says.
+
+    A gzip file that is damaged from its start counts as one, so that unpacking says what is wrong.
+    """
+    return is_packed(path) and compression_of(path) is None
+
+
+def compression_of(path: Path) -> str | None:
+    """ "gzip" or "zstd" where the file is compressed by itself, no archive; else None."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start == ZSTD_MAGIC:
+        return "zstd"
+    return "gzip" if start.startswith(GZIP_MAGIC) and _is_single(path) else None
+
+
+def _is_single(path: Path) -> bool:
+    """Whether a gzip file holds something else than a tar archive."""
+    if path.name.lower().endswith((".tgz", ".tar.gz")):
+        return False
+    try:
+        with gzip.open(path) as stream:
+            start = stream.read(512)
+    except (OSError, EOFError, zlib.error):
+        return path.suffix.lower() == ".gz"
+    return start[TAR_MAGIC[0]] != TAR_MAGIC[1]
+
+
+def decompress(path: Path, target: Path, *, limits: Limits | None = None) -> None:
+    """Write what a gz or zst file holds to ``target``.
+
+    Raises:
+        CorpusError: it is damaged, or larger than the limits; ``target`` may then hold a part of it.
+    """
+    import pyarrow
+
+    budget = _Budget(path, limits or Limits())
+    try:
+        with (
+            pyarrow.input_stream(str(path), compression=compression_of(path)) as stream,
+            target.open("xb") as output,
+        ):
+            while chunk := stream.read(CHUNK_BYTES):
+                budget.spend(len(chunk))
+                output.write(chunk)
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise CorpusError(f"{path}: damaged: {error}") from error
 
 
 def unpack(

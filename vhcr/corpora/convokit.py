@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vhcr.conversation import Conversation, Split, Utterance
-from vhcr.corpora.records import BrokenRecordError, Gathering, json_objects, name_of, split_of, text_of
+from vhcr.corpora.jsonl import first
+from vhcr.corpora.records import (
+    BrokenRecordError,
+    Gathering,
+    json_objects,
+    name_of,
+    read_json,
+    split_of,
+    text_of,
+)
 from vhcr.corpora.skipped import Skipped
+from vhcr.corpora.times import time_of
 from vhcr.errors import CorpusError
 from vhcr.params import SourceParams
 
@@ -25,19 +34,28 @@ def read_convokit(folder: Path, source: SourceParams, skipped: Skipped) -> Itera
     """Conversations in order of first appearance, utterances in order of reply.
 
     Where each utterance has at most one reply, replies are followed from the first. A tree of replies
-    is read in order of time, then of the file. ``source.columns.group`` and ``.split`` name entries of a
-    conversation's metadata, if set.
+    is read in order of time; where some utterance has none, each is followed by its replies, in order of the
+    file. An utterance whose id was there before is counted and left out. ``source.columns.group``,
+    ``.split`` and ``.labels`` name entries of a conversation's metadata, ``.utterance_labels`` those of an
+    utterance's, if set.
 
     Raises:
-        CorpusError: a file is missing or damaged.
+        CorpusError: a file is missing or damaged, or no conversation has a named entry.
     """
     path = _find(folder)
     columns = source.columns
-    metadata = _metadata(path.with_name(CONVERSATIONS)) if columns.group or columns.split else {}
+    wanted = {"group": columns.group, "split": columns.split}
+    wanted |= {f"labels[{number}]": name for number, name in enumerate(columns.labels)}
+    metadata = {}
+    if any(wanted.values()):
+        metadata = _metadata(path.with_name(CONVERSATIONS), source.encoding)
+        _refuse_absent(path.with_name(CONVERSATIONS), metadata, wanted)
     with Gathering() as gathering:
-        for number, (value, where) in enumerate(json_objects(path, folder, skipped)):
+        for number, (value, where) in enumerate(
+            json_objects(path, folder, skipped, encoding=source.encoding)
+        ):
             try:
-                _add(gathering, number, value)
+                _add(gathering, number, value, where, columns.utterance_labels)
             except BrokenRecordError as reason:
                 skipped.add(str(reason), where)
         for conversation_id, rows in gathering.groups():
@@ -45,71 +63,101 @@ def read_convokit(folder: Path, source: SourceParams, skipped: Skipped) -> Itera
             try:
                 split: Split | None = split_of(meta.get(columns.split)) if columns.split else None
                 group = name_of(meta.get(columns.group), "group") if columns.group else None
+                labels = {name: name_of(meta.get(name), "label") for name in columns.labels}
             except BrokenRecordError as reason:
-                skipped.add(str(reason), f"{CONVERSATIONS}: {conversation_id}")
+                skipped.add(str(reason), f"{CONVERSATIONS}: {conversation_id}", "conversation")
                 continue
             utterances = tuple(
-                Utterance(text=text, speaker=speaker)
-                for _, _, _, text, speaker in _in_order([row for _, row in rows])
+                Utterance(text=text, speaker=speaker, labels=own, time=time)
+                for _, _, time, text, speaker, own, _ in _in_order(_once([row for _, row in rows], skipped))
             )
-            yield Conversation(id=conversation_id, utterances=utterances, group=group, split=split)
+            yield Conversation(
+                id=conversation_id,
+                utterances=utterances,
+                group=group,
+                split=split,
+                labels={name: value for name, value in labels.items() if value is not None},
+            )
 
 
-def _add(gathering: Gathering, number: int, value: dict[str, Any]) -> None:
-    conversation_id = name_of(_first(value, CONVERSATION_KEYS), "conversation id")
+def _add(
+    gathering: Gathering, number: int, value: dict[str, Any], where: str, label_names: tuple[str, ...]
+) -> None:
+    conversation_id = name_of(first(value, CONVERSATION_KEYS), "conversation id")
     if conversation_id is None:
         raise BrokenRecordError("no conversation id")
-    speaker = _first(value, SPEAKER_KEYS)
+    speaker = first(value, SPEAKER_KEYS)
     if isinstance(speaker, dict):  # some releases spell the speaker out
         speaker = speaker.get("id", speaker.get("name"))
+    meta = value.get("meta")
+    labels = {name: name_of(meta.get(name), "label") for name in label_names if isinstance(meta, dict)}
     row = [
         name_of(value.get("id"), "id"),
-        name_of(_first(value, REPLY_KEYS), "reply-to"),
-        _time(value.get("timestamp")),
+        name_of(first(value, REPLY_KEYS), "reply-to"),
+        time_of(value.get("timestamp")),
         text_of(value.get("text"), "text"),
         name_of(speaker, "speaker"),
+        {name: label for name, label in labels.items() if label is not None},
+        where,
     ]
     gathering.add(conversation_id, number, row)
 
 
-def _first(value: dict[str, Any], keys: tuple[str, ...]) -> Any:
-    return next((value[key] for key in keys if value.get(key) is not None), None)
+def _once(rows: list[list[Any]], skipped: Skipped) -> list[list[Any]]:
+    """The rows without those whose id an earlier one has."""
+    seen: set[str] = set()
+    kept = []
+    for row in rows:
+        if row[0] is not None and row[0] in seen:
+            skipped.add("utterance id used twice", row[-1])
+            continue
+        seen.add(row[0])
+        kept.append(row)
+    return kept
 
 
-def _time(value: Any) -> float | None:
-    try:
-        return None if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        return None
+def _refuse_absent(path: Path, metadata: dict[str, dict[str, Any]], wanted: dict[str, str | None]) -> None:
+    known = sorted({key for meta in metadata.values() for key in meta})
+    missing = [
+        f"{name!r} (source.columns.{key})" for key, name in wanted.items() if name and name not in known
+    ]
+    if missing:
+        raise CorpusError(
+            f"{path}: no conversation has an entry {', '.join(missing)}; "
+            f"they have {', '.join(map(repr, known))}"
+        )
 
 
 def _in_order(rows: list[list[Any]]) -> list[list[Any]]:
-    """Rows (id, reply_to, time, text, speaker) as they were said."""
-    known = {row[0] for row in rows}
+    """Rows (id, reply_to, time, ...) as they were said."""
+    known = {row[0] for row in rows} - {None}
     starts = [row for row in rows if row[1] is None or row[1] not in known]
     replies: dict[str, list[list[Any]]] = {}
     for row in rows:
         if row[1] is not None:
             replies.setdefault(row[1], []).append(row)
-    if len(starts) == 1 and len(known) == len(rows):
+    if len(starts) == 1:
         chain = [starts[0]]
-        while chain[-1][0] in replies:
+        while len(replies.get(chain[-1][0], ())) == 1 and len(chain) < len(rows):
             chain.append(replies[chain[-1][0]][0])
         if len(chain) == len(rows):  # otherwise it is a tree, or some replies run in a circle
             return chain
     if all(row[2] is not None for row in rows):
         return sorted(rows, key=lambda row: float(row[2]))  # stable: file order where times are equal
-    return rows
+    ordered: list[list[Any]] = []
+    waiting = starts[::-1]
+    while waiting:  # each utterance, then what replies to it; a first reply before a second
+        row = waiting.pop()
+        ordered.append(row)
+        waiting += replies.get(row[0], [])[::-1] if row[0] is not None else []
+    # Replies that run in a circle have no start; they stand last, as the file has them.
+    placed = {id(row) for row in ordered}
+    return ordered + [row for row in rows if id(row) not in placed]
 
 
-def _metadata(path: Path) -> dict[str, dict[str, Any]]:
+def _metadata(path: Path, encoding: str | None) -> dict[str, dict[str, Any]]:
     """Conversation id -> its metadata, which earlier releases keep one level higher."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CorpusError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise CorpusError(f"{path}: not valid JSON: {error}") from None
+    values = read_json(path, encoding)
     if not isinstance(values, dict) or not all(isinstance(value, dict) for value in values.values()):
         raise CorpusError(f"{path}: expected an object of objects")
     return {

@@ -36,7 +36,7 @@ def read_cornell(folder: Path, source: SourceParams, skipped: Skipped) -> Iterat
             if not raw.strip():
                 continue
             if len(fields) != 4 or not (fields[3].startswith(b"[") and fields[3].endswith(b"]")):
-                skipped.add("malformed conversation", where)
+                skipped.add("malformed conversation", where, "conversation")
                 continue
             ids = LINE_ID.findall(fields[3])
             turns = []
@@ -48,7 +48,7 @@ def read_cornell(folder: Path, source: SourceParams, skipped: Skipped) -> Iterat
             if turns:
                 yield Conversation(id=decode(ids[0]), utterances=tuple(turns), group=decode(fields[2]))
             else:
-                skipped.add("conversation without lines", where)
+                skipped.add("conversation without lines", where, "conversation")
 
 
 def decode(raw: bytes) -> str:

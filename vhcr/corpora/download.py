@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from vhcr import layout
-from vhcr.corpora.archives import is_archive
+from vhcr.corpora.archives import is_packed
 from vhcr.errors import CorpusError
 from vhcr.files import digest, file_digest, locked, write_json
 
@@ -351,7 +351,7 @@ def _complaint(part: Path, name: str, sha256: str | None) -> tuple[str | None, s
         start = file.read(64).lstrip()
     if not start:
         return "the file is empty", digest
-    if name.lower().endswith(ARCHIVE_SUFFIXES) and not is_archive(part):
+    if name.lower().endswith(ARCHIVE_SUFFIXES) and not is_packed(part):
         return f"not an archive: it begins with {start[:16]!r}", digest
     if start[:14].lower().startswith((b"<!doctype html", b"<html")):
         return "a web page rather than the file", digest

@@ -1,78 +1,199 @@
-"""Conversations as JSON Lines: one a line, in a file or a folder of files. The toy corpus is one too."""
+"""Conversations as JSON, one object each: our own form, and those in which others publish theirs.
+
+A file holds one object a line (JSON Lines, ndjson), an array of them, an object of them by id, or one alone.
+An object is a conversation by the first of ``TURNS`` that holds a list. The keys are those of:
+
+- our own JSON Lines (docs/corpora.md): ``utterances`` of ``text``, ``speaker``, ``labels``;
+- chat messages (OpenAI's chat completions, Hugging Face's chat templates): ``messages`` of ``role`` and
+  ``content``, which is text or a list of parts; prompts of the system and messages of tools are no turns;
+- ShareGPT (as FastChat and Axolotl describe it): ``conversations`` of ``from`` and ``value``;
+- Schema-Guided Dialogue: ``turns`` of ``speaker`` and ``utterance``; CrossWOZ: an object by id of
+  ``messages``; DailyDialog: ``dialogue`` or ``dialog``; Persona-Chat and XPersona: ``dialogue`` of pairs of
+  texts. The toy corpus is in our own form.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vhcr.conversation import NO_LABELS, Conversation, Utterance
-from vhcr.corpora.records import BrokenRecordError, json_objects, name_of, split_of, text_of
+from vhcr.corpora.records import (
+    BrokenRecordError,
+    SourceFile,
+    json_objects,
+    name_of,
+    read_json,
+    source_files,
+    split_of,
+    text_of,
+)
 from vhcr.corpora.skipped import Skipped
+from vhcr.corpora.text_files import opened
+from vhcr.corpora.times import time_of
 from vhcr.errors import CorpusError
 from vhcr.params import SourceParams
 
 TOY_FILE = "conversations.jsonl"
+SUFFIXES = (".jsonl", ".ndjson", ".json")
+
+TURNS = ("utterances", "messages", "conversations", "conversation", "dialogue", "dialog", "turns", "log")
+IDS = ("id", "conversation_id", "dialogue_id", "dialog_id", "conv_id")
+TEXTS = ("text", "content", "value", "utterance", "message", "body")
+SPEAKERS = ("speaker", "role", "from", "author", "sender", "user", "name")
+TIMES = ("time", "timestamp", "created_at", "date")
+# What is said to the model or by its tools is no turn of the conversation.
+NO_SPEAKERS = frozenset({"system", "developer", "tool", "function", "function_call", "observation"})
 
 
-def read_jsonl(folder: Path, source: SourceParams, skipped: Skipped) -> Iterator[Conversation]:  # noqa: ARG001
-    """Conversations of all .jsonl files, by file name, then in file order.
+def read_jsonl(folder: Path, source: SourceParams, skipped: Skipped) -> Iterator[Conversation]:
+    """Conversations of all .jsonl, .ndjson and .json files, by file name, then in file order.
 
     One without an id is called "<file stem>:<line number>". A line that does not hold a conversation is
-    counted and left out as a whole.
+    counted and left out as a whole. A file named like a split is that split.
 
     Raises:
-        CorpusError: there is no such file.
+        CorpusError: there is no such file, or a .json file is not JSON.
     """
-    paths = sorted(folder.rglob("*.jsonl"))
-    if not paths:
+    files = source_files(folder, SUFFIXES)
+    if not files:
         raise CorpusError(f"{folder}: no .jsonl file")
-    for path in paths:
-        yield from _read_file(path, folder, skipped)
+    for file in files:
+        yield from _read_file(file, folder, skipped, source.encoding)
 
 
-def read_toy(folder: Path, source: SourceParams, skipped: Skipped) -> Iterator[Conversation]:  # noqa: ARG001
+def read_toy(folder: Path, source: SourceParams, skipped: Skipped) -> Iterator[Conversation]:
     """The embedded corpus, as ``toy.write`` left it. Errors as those of ``read_jsonl``."""
     path = folder / TOY_FILE
     if not path.is_file():
         raise CorpusError(f"{folder}: {TOY_FILE} is missing; run the download stage")
-    return _read_file(path, folder, skipped)
+    return _read_file(SourceFile(path, TOY_FILE, "", None), folder, skipped, source.encoding)
 
 
-def _read_file(path: Path, folder: Path, skipped: Skipped) -> Iterator[Conversation]:
-    stem = path.relative_to(folder).with_suffix("").as_posix()
-    for value, where in json_objects(path, folder, skipped):
+def objects(
+    file: SourceFile, folder: Path, skipped: Skipped, encoding: str | None
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Each object of a file and where it stands, "<file>:<number>"; what is none is counted."""
+    if _is_lines(file.path, encoding):
+        yield from json_objects(file.path, folder, skipped, "conversation", encoding)
+        return
+    document = read_json(file.path, encoding)
+    if isinstance(document, dict) and turns_of(document) is None:
+        # By id; an id within an object counts, where there is one.
+        by_id = document
+        if len(document) == 1 and isinstance(next(iter(document.values())), list):
+            document = next(iter(document.values()))  # {"data": [...]}
+        elif all(isinstance(value, dict) for value in document.values()):
+            document = [{"id": key, **value} for key, value in by_id.items()]
+    values = document if isinstance(document, list) else [document]
+    for number, value in enumerate(values, start=1):
+        if isinstance(value, dict):
+            yield value, f"{file.name}:{number}"
+        else:
+            skipped.add("not a JSON object", f"{file.name}:{number}", "conversation")
+
+
+def _is_lines(path: Path, encoding: str | None) -> bool:
+    """Whether each line is a JSON value by itself. A broken first line of .jsonl is one among others."""
+    is_json = path.suffix.lower() == ".json"
+    with opened(path, encoding) as file:
+        start = next((line for line in file if line.strip()), "")
+        several = not is_json or any(line.strip() for line in file)
+    try:
+        json.loads(start)
+    except (ValueError, RecursionError):
+        return not is_json and start.strip() != "{" and not start.startswith("[")
+    return several
+
+
+def turns_of(value: Mapping[str, Any]) -> list[Any] | None:
+    """The list of turns of an object; None where it is no conversation.
+
+    ``{"conversations": [...]}`` that holds whole conversations is none itself.
+    """
+    for key in TURNS:
+        turns = value.get(key)
+        if isinstance(turns, list):
+            return (
+                None
+                if any(isinstance(turn, dict) and turns_of(turn) is not None for turn in turns)
+                else turns
+            )
+    return None
+
+
+def _read_file(
+    file: SourceFile, folder: Path, skipped: Skipped, encoding: str | None
+) -> Iterator[Conversation]:
+    for value, where in objects(file, folder, skipped, encoding):
         try:
-            yield _conversation(value, default_id=f"{stem}:{where.rpartition(':')[2]}")
+            yield _conversation(value, file, where, skipped)
         except BrokenRecordError as reason:
-            skipped.add(str(reason), where)
+            skipped.add(str(reason), where, "conversation")
 
 
-def _conversation(value: Mapping[str, Any], default_id: str) -> Conversation:
-    turns = value.get("utterances")
-    if not isinstance(turns, list):
+def _conversation(value: Mapping[str, Any], file: SourceFile, where: str, skipped: Skipped) -> Conversation:
+    turns = turns_of(value)
+    if turns is None:
         raise BrokenRecordError("no list of utterances")
     if not turns:
         raise BrokenRecordError("conversation without utterances")
+    utterances: list[Utterance] = []
+    for turn in turns:
+        utterances += _utterances(turn, where, skipped)
+    if not utterances:
+        raise BrokenRecordError("conversation without utterances")
+    own_id = name_of(first(value, IDS), "id")
     return Conversation(
-        id=name_of(value.get("id"), "id") or default_id,
-        utterances=tuple(_utterance(turn) for turn in turns),
+        id=f"{file.stem}:{where.rpartition(':')[2]}" if own_id is None else f"{file.prefix}{own_id}",
+        utterances=tuple(utterances),
         group=name_of(value.get("group"), "group"),
-        split=split_of(value.get("split")),
+        split=split_of(value.get("split")) or file.split,
         labels=_labels(value.get("labels")),
     )
 
 
-def _utterance(value: Any) -> Utterance:
+def first(value: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    """The value of the first of ``keys`` that has one; None where none has."""
+    return next((value[key] for key in keys if value.get(key) is not None), None)
+
+
+def _utterances(value: Any, where: str, skipped: Skipped) -> list[Utterance]:
+    """One turn, none where it is nothing that was said, or a pair of them."""
     if isinstance(value, str):
-        return Utterance(text=text_of(value, "utterance"))
+        return [Utterance(text=text_of(value, "utterance"))]
+    if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
+        return [Utterance(text_of(text, "utterance"), str(number)) for number, text in enumerate(value)]
     if not isinstance(value, dict):
         raise BrokenRecordError("utterance is neither text nor an object")
-    return Utterance(
-        text=text_of(value.get("text"), "text"),
-        speaker=name_of(value.get("speaker"), "speaker"),
-        labels=_labels(value.get("labels")),
-    )
+    speaker = first(value, SPEAKERS)
+    if isinstance(speaker, dict):
+        speaker = first(speaker, ("id", "role", "name"))
+    text = first(value, TEXTS)
+    speaker = name_of(speaker, "speaker")
+    if speaker in NO_SPEAKERS and ("role" in value or "from" in value):
+        skipped.note(f"message of the {speaker}, no turn", where)
+        return []
+    if text is None and value.get("tool_calls"):
+        skipped.note("call of a tool, no turn", where)
+        return []
+    if isinstance(text, list):
+        parts = [part.get("text") if isinstance(part, dict) else part for part in text]
+        if len(parts) > (spoken := sum(isinstance(part, str) for part in parts)):
+            skipped.note("part of a message that is no text", where)
+        if not spoken:
+            return []
+        text = " ".join(part for part in parts if isinstance(part, str))
+    return [
+        Utterance(
+            text=text_of(text, "text"),
+            speaker=speaker,
+            labels=_labels(value.get("labels")),
+            time=time_of(first(value, TIMES)),
+        )
+    ]
 
 
 def _labels(value: Any) -> Mapping[str, str]:

@@ -1,18 +1,25 @@
-"""What readers of different formats have in common: lines of text, plain values, and gathered rows."""
+"""What readers of different formats have in common: files, plain values, and gathered rows."""
 
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from vhcr.conversation import Split
-from vhcr.corpora.skipped import Skipped
+from vhcr.corpora.skipped import Skipped, Unit
+from vhcr.corpora.text_files import lines, opened
 from vhcr.errors import CorpusError
+
+SOURCE_FILE = "source.json"  # the note of the download stage, beside the files
+# One table in several files, as Hugging Face and Spark write them.
+SHARD = re.compile(r"(?:[-_.]\d+-of-\d+|(?:^|(?<=/))part-\d+[^/]*)$")
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -29,36 +36,82 @@ class BrokenRecordError(Exception):
     """One record cannot be used; the reader counts it and goes on. The message is the reason."""
 
 
-def lines(path: Path, folder: Path, skipped: Skipped) -> Iterator[tuple[str, str]]:
-    """The lines of a UTF-8 file and where each stands; blank ones pass, undecodable ones are counted.
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a raw corpus, and what its name says: ids are its own, and so may be a split.
 
-    Only a line feed ends a line: texts hold other characters that Python calls line breaks.
+    ``prefix`` keeps the ids of several files apart: two that count from 0 do not mean the same conversation.
     """
-    name = path.relative_to(folder).as_posix()
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            where = f"{name}:{number}"
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError:
-                skipped.add("not UTF-8", where)
-                continue
-            if line.strip():
-                yield line, where
+
+    path: Path
+    name: str  # below the raw folder
+    prefix: str
+    split: Split | None
+
+    @property
+    def stem(self) -> str:
+        """The name without its last suffix."""
+        return PurePosixPath(self.name).with_suffix("").as_posix()
 
 
-def json_objects(path: Path, folder: Path, skipped: Skipped) -> Iterator[tuple[dict[str, Any], str]]:
+def source_files(folder: Path, suffixes: Collection[str]) -> list[SourceFile]:
+    """The files of a raw corpus with one of these suffixes, by name; none of them hidden or source.json."""
+    paths = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in suffixes and path.is_file() and path != folder / SOURCE_FILE
+    ]
+    names = [path.relative_to(folder) for path in paths]
+    tables = {SHARD.sub("", name.with_suffix("").as_posix()) for name in names}
+    found = []
+    for path, relative in zip(paths, names, strict=True):
+        table = SHARD.sub("", relative.with_suffix("").as_posix())
+        prefix = f"{table}/" if len(tables) > 1 else ""
+        found.append(SourceFile(path, relative.as_posix(), prefix, split_of_name(relative)))
+    return found
+
+
+def split_of_name(path: PurePath) -> Split | None:
+    """The split that a file's name, else a folder's, says: "dialogues_test.txt", "valid/chats.csv".
+
+    None where it names none, or several.
+    """
+    for part in (path.stem, *reversed(path.parent.parts)):
+        named = {SPLIT_NAMES[word] for word in re.split(r"[^a-z]+", part.lower()) if word in SPLIT_NAMES}
+        if named:
+            return named.pop() if len(named) == 1 else None
+    return None
+
+
+def json_objects(
+    path: Path, folder: Path, skipped: Skipped, unit: Unit = "utterance", encoding: str | None = None
+) -> Iterator[tuple[dict[str, Any], str]]:
     """The JSON objects of a file that holds one a line; lines that hold none are counted."""
-    for line, where in lines(path, folder, skipped):
+    for line, where in lines(path, folder, skipped, unit, encoding):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
-            skipped.add("not valid JSON", where)
+            skipped.add("not valid JSON", where, unit)
             continue
         if isinstance(value, dict):
             yield value, where
         else:
-            skipped.add("not a JSON object", where)
+            skipped.add("not a JSON object", where, unit)
+
+
+def read_json(path: Path, encoding: str | None = None) -> Any:
+    """A JSON document as a whole.
+
+    Raises:
+        CorpusError: it cannot be read, or is not JSON.
+    """
+    try:
+        with opened(path, encoding) as file:
+            return json.load(file)
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{path}: not valid JSON: {error}") from None
 
 
 def text_of(value: Any, name: str) -> str:

@@ -1,160 +1,230 @@
-"""Conversations as a table: one utterance a row, in CSV, TSV or Parquet."""
+"""Conversations as a table: one utterance a row, or one conversation a row with its turns in a list.
+
+Rows are ordered by a column of integers, else by one of times, else as they stand. Lists are what Parquet
+and JSON call so, and what NumPy and Python print ("['Hi' 'Hello']"), as DailyDialog's tables hold them.
+"""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vhcr.conversation import Conversation, Utterance
-from vhcr.corpora.records import BrokenRecordError, Gathering, name_of, split_of, text_of
+from vhcr.corpora.records import (
+    BrokenRecordError,
+    Gathering,
+    SourceFile,
+    name_of,
+    source_files,
+    split_of,
+    text_of,
+)
 from vhcr.corpora.skipped import Skipped
+from vhcr.corpora.table_files import INTEGER, SUFFIXES, named, rows_of
+from vhcr.corpora.times import WRITTEN, DateOrder, order_of, time_of
 from vhcr.errors import CorpusError
 from vhcr.params import SourceParams, TableColumns
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-SUFFIXES = (*DELIMITERS, ".parquet")
-MAX_FIELD_CHARACTERS = 2**24
-ROWS_PER_BATCH = 4096
+LIST = re.compile(r"\s*\[\s*['\"].*['\"]\s*,?\s*\]\s*", re.DOTALL)
+QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 
 
 def read_table(folder: Path, source: SourceParams, skipped: Skipped) -> Iterator[Conversation]:
-    """Conversations in order of first appearance, their rows in order of the turn column.
+    """Conversations in order of first appearance, their rows in order of the turn, the time or the file.
 
-    ``source.columns`` says which column holds what. Rows of a conversation may lie anywhere. A row that
-    cannot be used is counted, and the conversation goes on without it; split and group are those of its
-    first row, and a conversation whose rows disagree on the split is left out.
+    ``source.columns`` says which column holds what. Rows of a conversation may lie anywhere in its file. A
+    row that cannot be used is counted, and the conversation goes on without it; split, group and labels are
+    those of its first row, and a conversation whose rows disagree on the split is left out. A file named
+    like a split is that split, and ids are a file's own.
 
     Raises:
-        CorpusError: there is no table, one lacks a named column, or a Parquet file is damaged.
+        CorpusError: there is no table, or one of them is not as ``table_files.rows_of`` wants it.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not paths:
+    files = source_files(folder, SUFFIXES)
+    if not files:
         raise CorpusError(f"{folder}: no table ({', '.join(SUFFIXES)})")
     with Gathering() as gathering:
-        for path in paths:
-            read_rows = _parquet_rows if path.suffix.lower() == ".parquet" else _csv_rows
-            for row, where in read_rows(path, folder, source.columns, skipped):
+        for file in files:
+            order = _date_order(file, source)
+            for number, (row, where) in enumerate(rows_of(file, source, skipped), start=1):
+                cells = dict(zip(named(source.columns), row, strict=True))
+                turns = _list(cells, source.columns)
                 try:
-                    _add(gathering, row, where)
+                    if turns is not None:
+                        _add_list(gathering, cells, turns, file, number, where)
+                    else:
+                        _add(gathering, cells, file, number, where, order)
                 except BrokenRecordError as reason:
-                    skipped.add(str(reason), where)
+                    skipped.add(str(reason), where, "utterance" if turns is None else "conversation")
         for conversation_id, rows in gathering.groups():
-            conversation = _conversation(conversation_id, rows, skipped)
+            conversation = _conversation(conversation_id, rows, source.columns, skipped)
             if conversation is not None:
                 yield conversation
 
 
-def _add(gathering: Gathering, row: Sequence[Any], where: str) -> None:
-    conversation_value, turn_value, text_value, speaker_value, split_value, group_value = row
-    conversation_id = name_of(conversation_value, "conversation")
-    if conversation_id is None:
+def _date_order(file: SourceFile, source: SourceParams) -> DateOrder | None:
+    """The order of day and month in the column of times, from all of them; None without question."""
+    columns = source.columns
+    if columns.time is None or source.date_order is not None:
+        return source.date_order
+    only = source.model_copy(
+        update={
+            "columns": columns.model_copy(
+                update={
+                    **dict.fromkeys(("conversation", "turn", "speaker", "split", "group")),
+                    "labels": (), "utterance_labels": (), "text": columns.time, "time": None,
+                }
+            )
+        }
+    )  # fmt: skip
+    texts = (row[0] for row, _ in rows_of(file, only, Skipped()) if isinstance(row[0], str))
+    dates = (written for text in texts if (written := WRITTEN.fullmatch(text.strip())) is not None)
+    return order_of((date for date in dates if len(date["a"]) < 4), None, file.name)
+
+
+def _shared(cells: Mapping[str, Any], file: SourceFile) -> list[Any]:
+    """What a row says of its conversation: split, group, labels."""
+    labels = [name_of(value, "label") for key, value in cells.items() if key.startswith("labels[")]
+    return [split_of(cells.get("split")) or file.split, name_of(cells.get("group"), "group"), labels]
+
+
+def _id(cells: Mapping[str, Any], file: SourceFile, otherwise: str) -> str:
+    if "conversation" not in cells:
+        return otherwise
+    own = name_of(cells["conversation"], "conversation")
+    if own is None:
         raise BrokenRecordError("no conversation id")
-    kept = [
-        text_of(text_value, "text"),
-        name_of(speaker_value, "speaker"),
-        split_of(split_value),
-        name_of(group_value, "group"),
-        where,
-    ]
-    gathering.add(conversation_id, _turn(turn_value), kept)
+    return f"{file.prefix}{own}"
+
+
+def _add(
+    gathering: Gathering,
+    cells: Mapping[str, Any],
+    file: SourceFile,
+    number: int,
+    where: str,
+    order: DateOrder | None,
+) -> None:
+    time = None
+    if "time" in cells and (time := time_of(cells["time"], order)) is None:
+        raise BrokenRecordError("time is no date")
+    position = number
+    if "turn" in cells:
+        position = _turn(cells["turn"])
+    elif time is not None:
+        position = round(time * 1e6)
+    labels = [name_of(value, "label") for key, value in cells.items() if key.startswith("utterance_labels[")]
+    text, speaker = text_of(cells["text"], "text"), name_of(cells.get("speaker"), "speaker")
+    row = [text, speaker, time, labels, *_shared(cells, file), where]
+    gathering.add(_id(cells, file, file.stem), position, row)
 
 
 def _turn(value: Any) -> int:
-    if isinstance(value, bool):
-        raise BrokenRecordError("turn is not an integer")
-    if isinstance(value, float) and not value.is_integer():
+    """An integer, also where a table has made it a float for the sake of one gap."""
+    if isinstance(value, str) and INTEGER.fullmatch(value.strip()):
+        return int(value.strip().partition(".")[0])
+    if isinstance(value, bool | str) or value is None:
         raise BrokenRecordError("turn is not an integer")
     try:
-        return int(value)
-    except (TypeError, ValueError):
+        whole: int = int(value)
+    except (TypeError, ValueError, OverflowError):
         raise BrokenRecordError("turn is not an integer") from None
+    if whole != value:
+        raise BrokenRecordError("turn is not an integer")
+    return whole
 
 
-def _conversation(conversation_id: str, rows: list[tuple[int, Any]], skipped: Skipped) -> Conversation | None:
+def _list(cells: Mapping[str, Any], columns: TableColumns) -> list[Any] | None:
+    """The turns of a row that holds a whole conversation; None where it holds one utterance."""
+    text = cells["text"]
+    if isinstance(text, list):
+        return text
+    if columns.turn is None and columns.time is None and isinstance(text, str):
+        return list_of(text)
+    return None
+
+
+def list_of(text: str) -> list[Any] | None:
+    """The texts in a list as JSON, Python or NumPy print it; None where it is none."""
+    if LIST.fullmatch(text) is None:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        # NumPy prints no commas, and Python would join what stands side by side.
+        try:
+            value = [ast.literal_eval(_one_line(quoted)) for quoted in QUOTED.findall(text)]
+        except (ValueError, SyntaxError):
+            return None
+    return value if isinstance(value, list) else None
+
+
+def _one_line(quoted: str) -> str:
+    return quoted.replace("\r", " ").replace("\n", " ")
+
+
+def _add_list(
+    gathering: Gathering,
+    cells: Mapping[str, Any],
+    turns: Sequence[Any],
+    file: SourceFile,
+    number: int,
+    where: str,
+) -> None:
+    parallel = {
+        key: values_of(value)
+        for key, value in cells.items()
+        if key == "speaker" or key.startswith("utterance_labels[")
+    }
+    for key, values in parallel.items():
+        if len(values) != len(turns):
+            raise BrokenRecordError(f"{key.partition('[')[0]} holds another number of turns than text")
+    labels = [values for key, values in parallel.items() if key != "speaker"]
+    texts = [text_of(turn, "text") for turn in turns]
+    speakers = [name_of(value, "speaker") for value in parallel.get("speaker", ())] or [None] * len(texts)
+    own = _shared(cells, file)
+    key = _id(cells, file, f"{file.stem}:{number}")
+    for turn, (text, speaker) in enumerate(zip(texts, speakers, strict=True)):
+        of_turn = [name_of(values[turn], "label") for values in labels]
+        gathering.add(key, turn, [text, speaker, None, of_turn, *own, where])
+
+
+def values_of(cell: Any) -> list[Any]:
+    """The values of a list beside the list of turns: Parquet's, or as text ("[1 2 2]", "['A', 'B']")."""
+    if isinstance(cell, str):
+        return list_of(cell) or cell.strip().strip("[]").replace(",", " ").split()
+    return list(cell) if isinstance(cell, list) else []
+
+
+def _conversation(
+    conversation_id: str, rows: list[tuple[int, Any]], columns: TableColumns, skipped: Skipped
+) -> Conversation | None:
     utterances: list[Utterance] = []
     last_turn: int | None = None
-    _, (_, _, split, group, first_where) = rows[0]
-    for turn, (text, speaker, own_split, _, where) in rows:
+    _, (*_, split, group, labels, first_where) = rows[0]
+    for turn, (text, speaker, time, own_labels, own_split, _, shared_labels, where) in rows:
         if own_split != split:
-            skipped.add("rows of one conversation disagree on the split", first_where)
+            skipped.add("rows of one conversation disagree on the split", first_where, "conversation")
             return None
-        if turn == last_turn:
+        if shared_labels != labels:
+            skipped.note("rows of one conversation disagree on a label; the first counts", where)
+        if turn == last_turn and columns.turn is not None:
             skipped.add("turn given twice", where)
             continue
         last_turn = turn
-        utterances.append(Utterance(text=text, speaker=speaker))
-    return Conversation(id=conversation_id, utterances=tuple(utterances), split=split, group=group)
+        utterances.append(Utterance(text, speaker, _labels(columns.utterance_labels, own_labels), time))
+    return Conversation(
+        id=conversation_id,
+        utterances=tuple(utterances),
+        split=split,
+        group=group,
+        labels=_labels(columns.labels, labels),
+    )
 
 
-def _names(columns: TableColumns) -> tuple[str | None, ...]:
-    return (
-        columns.conversation, columns.turn, columns.text, columns.speaker, columns.split, columns.group,
-    )  # fmt: skip
-
-
-def _check(path: Path, present: Sequence[str], columns: TableColumns) -> None:
-    missing = [
-        f"{name!r} (source.columns.{key})"
-        for key, name in zip(TableColumns.model_fields, _names(columns), strict=True)
-        if name is not None and name not in present
-    ]
-    if missing:
-        raise CorpusError(f"{path}: no column {', '.join(missing)}; it has {', '.join(map(repr, present))}")
-
-
-def _csv_rows(
-    path: Path, folder: Path, columns: TableColumns, skipped: Skipped
-) -> Iterator[tuple[list[Any], str]]:
-    name = path.relative_to(folder).as_posix()
-    csv.field_size_limit(MAX_FIELD_CHARACTERS)
-    # Undecodable bytes become lone surrogates, so that a bad row is found and the rest goes on.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=DELIMITERS[path.suffix.lower()])
-        header = next(reader, [])
-        _check(path, header, columns)
-        positions = [header.index(key) if key is not None else None for key in _names(columns)]
-        while True:
-            try:
-                row = next(reader, None)
-            except csv.Error as error:
-                skipped.add(f"not valid CSV: {error}", f"{name}:{reader.line_num}")
-                continue
-            if row is None:
-                return
-            where = f"{name}:{reader.line_num}"
-            if not row:
-                continue
-            if len(row) != len(header):
-                skipped.add("row of another width than the header", where)
-                continue
-            try:
-                "".join(row).encode()
-            except UnicodeEncodeError:
-                skipped.add("not UTF-8", where)
-                continue
-            yield [None if position is None else row[position] for position in positions], where
-
-
-def _parquet_rows(
-    path: Path, folder: Path, columns: TableColumns, skipped: Skipped
-) -> Iterator[tuple[list[Any], str]]:
-    del skipped  # a damaged Parquet file is damaged as a whole
-    import pyarrow
-    import pyarrow.parquet
-
-    name = path.relative_to(folder).as_posix()
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            _check(path, file.schema_arrow.names, columns)
-            wanted = list(dict.fromkeys(key for key in _names(columns) if key is not None))
-            number = 0
-            for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, columns=wanted):
-                values = {key: batch.column(key).to_pylist() for key in wanted}
-                for index in range(batch.num_rows):
-                    number += 1
-                    row = [None if key is None else values[key][index] for key in _names(columns)]
-                    yield row, f"{name}: row {number}"
-    except (pyarrow.ArrowException, OSError) as error:
-        raise CorpusError(f"{path}: not a readable Parquet file: {error}") from error
+def _labels(names: Sequence[str], values: Sequence[str | None]) -> dict[str, str]:
+    return {name: value for name, value in zip(names, values, strict=True) if value is not None}

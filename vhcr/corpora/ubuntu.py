@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from vhcr.conversation import Conversation, Split, Utterance
-from vhcr.corpora.records import lines
 from vhcr.corpora.skipped import Skipped
+from vhcr.corpora.text_files import lines
 from vhcr.errors import CorpusError
 from vhcr.params import SourceParams
 
@@ -46,7 +46,7 @@ def read_ubuntu(folder: Path, source: SourceParams, skipped: Skipped) -> Iterato
                 id=conversation_id, utterances=utterances, split=splits.pop(conversation_id, None)
             )
         else:
-            skipped.add("dialog without lines", f"{DIALOGS}/{conversation_id}.tsv")
+            skipped.add("dialog without lines", f"{DIALOGS}/{conversation_id}.tsv", "conversation")
     if splits:
         logger.info("%d dialogs of the published lists are not in this part of the corpus", len(splits))
 
@@ -92,7 +92,7 @@ def _files(folder: Path, skipped: Skipped) -> Iterator[tuple[str, bytes]]:
                 if conversation_id is None or not member.isreg():
                     continue
                 if member.size > MAX_DIALOG_BYTES:
-                    skipped.add("dialog too large", member.name)
+                    skipped.add("dialog too large", member.name, "conversation")
                     continue
                 file = tar.extractfile(member)
                 if file is not None:
@@ -122,12 +122,12 @@ def _published_splits(folder: Path, skipped: Skipped) -> dict[str, Split]:
                 break
         else:
             continue
-        for line, where in lines(path, folder, skipped):
+        for line, where in lines(path, folder, skipped, "conversation", "utf-8"):
             file, comma, number = line.strip().rpartition(",")
             if not comma or not file.endswith(".tsv") or not number:
-                skipped.add("malformed line of a published list", where)
+                skipped.add("malformed line of a published list", where, "conversation")
                 continue
             conversation_id = f"{number.strip()}/{file.strip().removesuffix('.tsv')}"
             if splits.setdefault(conversation_id, split) != split:
-                skipped.add("dialog listed in two splits", where)
+                skipped.add("dialog listed in two splits", where, "conversation")
     return splits

@@ -38,7 +38,7 @@ def hear_all(
         ):  # a stray byte of an argument, or half a surrogate pair, which JSON can spell
             raise ParameterError(f"{name}{text!r} cannot be written as UTF-8") from None
     heard = []
-    for name, text, words in zip(where, texts, tokenise_all(texts), strict=True):
+    for name, text, words in zip(where, texts, tokenise_all(texts, vocabulary.rules), strict=True):
         if not words:
             raise ParameterError(f"{name}there is no word in {text!r}")
         ids = vocabulary.encode(words[: max_words - 1], end=True)
@@ -48,4 +48,4 @@ def hear_all(
 
 def tell(token_ids: Sequence[int], vocabulary: Vocabulary) -> str:
     """Token ids as people write them."""
-    return detokenise(vocabulary.decode(token_ids))
+    return detokenise(vocabulary.decode(token_ids), vocabulary.rules)

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import logging
 import shutil
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from vhcr import layout
 from vhcr.corpora import toy, ubuntu
-from vhcr.corpora.archives import is_archive, unpack
-from vhcr.corpora.download import (
-    Fetched,
-    base_name,
-    fetch,
-    find_local,
-    use_local,
-)
-from vhcr.corpora.table import SUFFIXES
+from vhcr.corpora.download import Fetched, base_name, fetch, find_local, use_local
+from vhcr.corpora.placing import place_file, place_folder
+from vhcr.corpora.records import SOURCE_FILE
 from vhcr.errors import CorpusError
-from vhcr.files import atomic_folder, digest, empty, file_digest, write_json
+from vhcr.files import atomic_folder, write_json
 from vhcr.params import Params, SourceParams
 from vhcr.stages.common import stage_main
 
 logger = logging.getLogger(__name__)
 
-SOURCE_FILE = "source.json"
 UBUNTU_SAMPLE = "ubuntu_dialogs_sample.tgz"
-# What a reader looks at; nothing else is copied out of a folder that somebody names.
-READ_SUFFIXES: dict[str, tuple[str, ...]] = {
-    "toy": (".jsonl",),
-    "cornell": (".txt",),
-    "ubuntu": (".tsv", ".csv", ".tgz"),
-    "jsonl": (".jsonl",),
-    "table": SUFFIXES,
-    "convokit": (".jsonl", ".json"),
-}
 
 
 def run(params: Params, *, corpus: str) -> None:
@@ -71,14 +55,18 @@ def _main_file(source: SourceParams, corpus: str, folder: Path) -> Fetched:
     """Place the corpus's archive or file: by source.path, from the folder of VHCR_SOURCES, or a mirror."""
     local = _local_file(source, corpus)
     if local is not None:
-        _place(local, folder, source)
+        place_file(local.path, _name(local), folder, source.reader)
         return local
     if not source.urls:
         raise CorpusError(
             f"corpora.{corpus}.source: neither path nor urls is set; name a file, folder or archive of"
             f" conversations, for example -S corpora.{corpus}.source.path=conversations.jsonl"
         )
-    return fetch(source.urls, sha256=source.sha256, accept=lambda file: _place(file, folder, source))
+    return fetch(
+        source.urls,
+        sha256=source.sha256,
+        accept=lambda file: place_file(file.path, _name(file), folder, source.reader),
+    )
 
 
 def _local_file(source: SourceParams, corpus: str) -> Fetched | None:
@@ -102,40 +90,6 @@ def _name(file: Fetched) -> str:
     return base_name(file.origin) if file.origin != "local" else file.path.name
 
 
-def _place(file: Fetched, folder: Path, source: SourceParams) -> None:
-    """Unpack an archive into the raw folder, or copy a plain file there."""
-    empty(folder)  # what an earlier mirror's damaged archive left
-    path = file.path
-    if not is_archive(path):
-        if source.reader in {"cornell", "ubuntu"}:
-            raise CorpusError(f"{path}: neither a zip nor a tar.gz archive, as reader {source.reader} needs")
-        if Path(_name(file)).suffix.lower() not in READ_SUFFIXES[source.reader]:
-            wanted = ", ".join(READ_SUFFIXES[source.reader])
-            raise CorpusError(f"{path}: reader {source.reader} reads {wanted} files, or an archive of them")
-        shutil.copyfile(path, folder / _name(file))
-    elif source.reader == "ubuntu":
-        _place_ubuntu(path, folder)
-    elif not unpack(path, folder):
-        raise CorpusError(f"{path}: an archive without files")
-
-
-def _place_ubuntu(path: Path, folder: Path) -> None:
-    """Keep the dialogs packed, nearly a million small files otherwise; unpack the lists beside them."""
-    num_dialogs = 0
-
-    def place(member: str) -> str | None:
-        nonlocal num_dialogs
-        num_dialogs += ubuntu.dialog_id(member) is not None
-        parts = PurePosixPath(member).parts
-        is_list = parts[-1] in ubuntu.LISTS and (len(parts) == 1 or parts[-2] == ubuntu.LIST_FOLDER)
-        return f"{ubuntu.LIST_FOLDER}/{parts[-1]}" if is_list else None
-
-    unpack(path, folder, place=place)
-    if not num_dialogs:
-        raise CorpusError(f"{path}: holds no {ubuntu.DIALOGS}/<number>/<id>.tsv")
-    shutil.copyfile(path, folder / ubuntu.ARCHIVE)
-
-
 def _extra_files(source: SourceParams, folder: Path) -> list[dict[str, Any]]:
     """Fetch what belongs beside the archive, unless the archive brought it."""
     home = folder / ubuntu.LIST_FOLDER if source.reader == "ubuntu" else folder
@@ -153,30 +107,12 @@ def _extra_files(source: SourceParams, folder: Path) -> list[dict[str, Any]]:
 
 
 def _copy_folder(origin: Path, folder: Path, source: SourceParams, target: Path) -> dict[str, Any]:
-    """Copy the files a reader may want out of somebody's folder; hidden ones stay."""
+    """Copy the files a reader may want out of somebody's folder."""
     if target.absolute().is_relative_to(origin.absolute()):
         raise CorpusError(f"{source.path}: holds {target} itself; name the folder of the conversations alone")
-    suffixes = READ_SUFFIXES[source.reader]
-    paths = [
-        path
-        for path in sorted(origin.rglob("*"))
-        if path.suffix.lower() in suffixes
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(origin).parts)
-        and path != origin / SOURCE_FILE
-    ]
-    if not paths:
-        raise CorpusError(
-            f"{source.path}: reader {source.reader} finds no {' or '.join(suffixes)} file in it"
-        )
-    for path in paths:
-        name = path.relative_to(origin).as_posix()
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / name)
-    listed = (f"{file_digest(path)}  {path.relative_to(origin).as_posix()}\n" for path in paths)
-    num_bytes = sum(path.stat().st_size for path in paths)
-    note = Fetched(origin, "local", digest(*listed), num_bytes, checked=False)  # as sha256sum lists them
-    return {**_noted(note, origin.name), "num_files": len(paths)}
+    digest, num_bytes, num_files = place_folder(origin, folder, source.reader)
+    note = Fetched(origin, "local", digest, num_bytes, checked=False)
+    return {**_noted(note, origin.name), "num_files": num_files}
 
 
 def _noted(file: Fetched, name: str, origin: str | None = None) -> dict[str, Any]:

@@ -33,6 +33,8 @@ def run(params: Params, *, corpus: str) -> None:
         origin = file.name
     known = set(vectors.index)
     by_split = {split: embeddings.coverage(counts[split], known) for split in SPLITS}
+    if own.source == "file":
+        embeddings.require_coverage(by_split["test"], own.min_coverage, origin)
     vectors.save(layout.embeddings(corpus) / "vectors.bin")
     metrics = {
         "source": own.source,

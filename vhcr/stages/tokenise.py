@@ -18,6 +18,7 @@ def run(params: Params, *, corpus: str) -> None:
     All is written into a scratch folder and moved into place when it is complete.
     """
     from vhcr import corpora
+    from vhcr.tokenisation.account import account
     from vhcr.tokenisation.dataset import build
 
     own = params.corpus(corpus)
@@ -26,22 +27,11 @@ def run(params: Params, *, corpus: str) -> None:
     with atomic_folder(folder) as scratch:
         conversations = corpora.read(layout.raw(corpus), own.source, skipped)
         dataset = build(conversations, own.tokenisation, scratch, corpus=corpus)
-        dataset.metrics["read"]["skipped"] = {
-            "records": skipped.total,
-            "by_reason": dict(sorted(skipped.counts.items())),
-            "examples": dict(sorted(skipped.examples.items())),
-        }
+        dataset.metrics["read"]["skipped"] = skipped.as_dict()
         write_json(scratch / "manifest.json", dataset.manifest)
         write_json(scratch / "metrics.json", dataset.metrics)
-    sizes = dataset.manifest["splits"]
-    logger.info(
-        "%s: %s conversations; vocabulary %s (4 specials), %s distinct words in training; %s records skipped",
-        corpus,
-        " / ".join(f"{sizes[split]['conversations']:,} {split}" for split in sizes),
-        f"{dataset.metrics['vocabulary']['size']:,}",
-        f"{dataset.metrics['vocabulary']['distinct_words']:,}",
-        f"{skipped.total:,}",
-    )
+    for line in account(dataset.manifest, dataset.metrics):
+        logger.log(line.level, "%s: %s", corpus, line.text)
 
 
 def main() -> None:

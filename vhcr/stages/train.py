@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from vhcr import layout, recording
 from vhcr.errors import DataError, HeldError, TrainingError, ValidationError
 from vhcr.files import flatten, locked, place, read_record, write_json, write_text
 from vhcr.models import build
+from vhcr.models.objective import kl_weight
 from vhcr.params import Params
 from vhcr.provenance import code_version, dvc_hash, machine, versions
 from vhcr.recording import MlflowRun, experiment_name, group_of, or_later, run_tags, send_trained, settle
@@ -116,6 +118,8 @@ def train_into(
             state.load(work / "state.safetensors")
             log.info("resuming at step %d (epoch %d)", state.position.step, state.position.epoch)
         workers.wait()  # nobody reads the file any more
+        if workers.records and (remark := unfinished_annealing(params, len(train))) is not None:
+            log.warning("%s %s: %s", corpus, system, remark)
         if not workers.records:
             fit(
                 state,
@@ -138,6 +142,7 @@ def train_into(
             "data_hash": manifest.data_hash,
             "inputs": {str(path): dvc_hash(path) for path in inputs(corpus)},
             "vocabulary_hash": vocabulary.hash,
+            "rules": manifest.rules.as_dict(),
             "code": code_digest(),
             "mlflow_run_id": None,
             "code_version": version.commit,
@@ -228,6 +233,23 @@ def foresee(params: Params, corpus: str, system: str, seed: int) -> Estimate:
     _, vocabulary, train, validation = read_tokenised(corpus)
     set_up_cpu(merged.training.num_threads)
     return estimate(run_params, len(vocabulary), train, validation, seed)
+
+
+def unfinished_annealing(params: RunParams, num_conversations: int) -> str | None:
+    """What to say of a KL weight that the training ends before; None where it reaches its end."""
+    training, system = params.training, params.system
+    if system.architecture == "hred":
+        return None
+    steps_per_epoch = math.ceil(num_conversations / training.batch_conversations)
+    steps = int(min(training.num_epochs * steps_per_epoch, training.max_steps or math.inf))
+    end = kl_weight(steps, training.kl_annealing_steps, system.kl_cycles, system.final_kl_weight)
+    if steps >= training.kl_annealing_steps:
+        return None
+    return (
+        f"the KL weight ends at {end:.2f} of {system.final_kl_weight:g}: training has {steps:,} steps, "
+        f"training.kl_annealing_steps is {training.kl_annealing_steps:,}; more epochs, smaller batches or a "
+        "shorter annealing fit"
+    )
 
 
 def inputs(corpus: str) -> list[Path]:

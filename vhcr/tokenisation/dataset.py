@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,15 +27,19 @@ from vhcr.conversation import SPLITS, Conversation, Split, Utterance
 from vhcr.errors import DataError
 from vhcr.files import PARQUET, digest
 from vhcr.params import TokenisationParams
-from vhcr.tokenisation.leakage import leakage
+from vhcr.tokenisation.leakage import copies, leakage
 from vhcr.tokenisation.manifest import table_digests
+from vhcr.tokenisation.rules import Rules
+from vhcr.tokenisation.segmenter import choose, language_of, unspaced_share
 from vhcr.tokenisation.specials import EOS, UNK
-from vhcr.tokenisation.splits import assign
-from vhcr.tokenisation.tokeniser import words
+from vhcr.tokenisation.splits import RULES, assign, rule_of
+from vhcr.tokenisation.tokeniser import has_html, words
 from vhcr.tokenisation.vocabulary import Vocabulary
 
 FORMAT = 1
 CHUNK_UTTERANCES = 100_000  # some 100 MB while it is worked on
+LOOKED_AT = 5_000  # utterances, to tell how the language divides its words
+NUM_EXAMPLES = 5
 
 CONVERSATIONS = pa.schema(
     [
@@ -88,10 +92,14 @@ class _Index:
     """What is known of every conversation after the first pass, in the order of the corpus."""
 
     ids: list[str] = field(default_factory=list)
+    units: list[str] = field(default_factory=list)  # the whole that each is a window of
     groups: list[str | None] = field(default_factory=list)
     published: list[Split | None] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)  # the first few, to look at
+    num_conversations: int = 0  # as read
     num_utterances: int = 0
     num_merged: int = 0
+    num_divided: int = 0  # conversations that became windows
 
 
 @dataclass(frozen=True)
@@ -112,10 +120,13 @@ def build(
 ) -> Dataset:
     """Write conversations, utterances, labels, vocabulary and token_ids/<split> as Parquet into ``folder``.
 
-    Lines of one speaker are merged when asked for; utterances without a word are dropped; then conversations
-    in no published list, or shorter than ``min_turns``, are left out; then turns and words beyond the limits
-    are cut. Splits are drawn over all conversations read, so they do not depend on any other parameter. The
-    vocabulary counts the training split before anything is cut.
+    Lines of one speaker are merged when asked for; a conversation longer than ``max_turns`` becomes windows
+    when asked for, as few and as equal as can be, called "<id>#1", "<id>#2", ..., all in one split;
+    utterances without a word are dropped; then conversations in no published list, or shorter than
+    ``min_turns``, are left out; then turns and words beyond the limits are cut. Splits are drawn over all
+    conversations read, so they do not depend on any other parameter. The vocabulary counts the training
+    split before anything is cut. With ``deduplicate``, conversations of the training split whose token ids
+    stand in another split, too, are left out, and all is counted again without them.
 
     Raises:
         DataError: there is no conversation, or none is left in a split.
@@ -125,9 +136,15 @@ def build(
     spool = folder / "spool"
     spool.mkdir()
     try:
-        index = _spool(conversations, spool, params.merge_speaker_turns, chunk_utterances)
+        index = _spool(conversations, spool, params, chunk_utterances)
         if not index.ids:
             raise DataError(f"{corpus}: the corpus holds no conversation")
+        rules = Rules(
+            strip_html=params.strip_html,
+            symbols=params.symbols,
+            segmenter=choose(index.texts) if params.segmenter == "auto" else params.segmenter,
+        )
+        rule = rule_of(params.split_by, index.published, index.units)
         splits = assign(
             index.ids,
             index.groups,
@@ -136,29 +153,40 @@ def build(
             validation_fraction=params.validation_fraction,
             test_fraction=params.test_fraction,
             seed=params.split_seed,
+            units=index.units,
         )
-        tables = _tokenise(spool, folder, index, splits, params)
+        without: frozenset[str] = frozenset()
+        while True:
+            tables = _tokenise(spool, folder, index, splits, params, rules, without)
+            for split in SPLITS:
+                if split in splits and not tables.sizes[split]["conversations"]:
+                    raise DataError(
+                        f"{corpus}: no conversation of split {split} is left: of {splits.count(split)}, none "
+                        f"has tokenisation.min_turns = {params.min_turns} or more utterances with words"
+                        + (" and is no copy of one in another split" if without else "")
+                    )
+            vocabulary = Vocabulary.from_counts(
+                tables.counts,
+                size=params.vocabulary_size,
+                min_count=params.min_count,
+                num_utterances=tables.sizes["train"]["utterances"],
+            )
+            ids = _encode(folder, vocabulary)
+            contents = tables.contents.join(ids.digests, on="conversation_id", how="left")
+            # Without some words of training others become unknown, and so more may be equal.
+            found = copies(contents) if params.deduplicate else frozenset()
+            if not found:
+                break
+            without |= found
     finally:
         shutil.rmtree(spool)
-    for split in SPLITS:
-        if split in splits and not tables.sizes[split]["conversations"]:
-            raise DataError(
-                f"{corpus}: no conversation of split {split} is left: of {splits.count(split)}, none has "
-                f"tokenisation.min_turns = {params.min_turns} or more utterances with words"
-            )
-    vocabulary = Vocabulary.from_counts(
-        tables.counts,
-        size=params.vocabulary_size,
-        min_count=params.min_count,
-        num_utterances=tables.sizes["train"]["utterances"],
-    )
     vocabulary.save(folder / "vocabulary.parquet")
-    ids = _encode(folder, vocabulary)
     manifest = {
         "format": FORMAT,
         "corpus": corpus,
         "data_hash": digest(vocabulary.hash, *(ids.hashes[split] for split in SPLITS), tables.labels_hash),
         "vocabulary_hash": vocabulary.hash,
+        "rules": rules.as_dict(),
         "tokenisation": params.model_dump(mode="json"),
         "splits": {split: tables.sizes[split] for split in SPLITS},
         "files": table_digests(folder),
@@ -167,12 +195,23 @@ def build(
     assert vocabulary.counts is not None  # it was made from counts, two statements ago
     metrics = {
         "read": {
-            "conversations": len(index.ids),
+            "conversations": index.num_conversations,
             "utterances": index.num_utterances,
             "groups": len({group for group in index.groups if group is not None}),
         },
         "merged": {"utterances": index.num_merged},
+        "windows": {
+            "conversations": index.num_divided,
+            "windows": len(index.ids) - index.num_conversations + index.num_divided,
+        },
+        "html": {"utterances": tables.num_html},
+        "split_rule": RULES[rule],
+        "language": {
+            "unspaced_fraction": unspaced_share(index.texts),
+            "segmenter_for_it": language_of(index.texts),
+        },
         "left_out": tables.left_out,
+        "left_out_examples": tables.examples,
         "cut": tables.cut,
         "splits": {
             split: {
@@ -191,7 +230,7 @@ def build(
             "counted_words": counted,
             "covered_fraction": _fraction(counted - vocabulary.counts[UNK], counted),
         },
-        "leakage": leakage(tables.contents),
+        "leakage": leakage(contents),
     }
     return Dataset(manifest, metrics)
 
@@ -222,7 +261,21 @@ def _pairs(labels: Mapping[str, str]) -> list[dict[str, str]] | None:
     return [{"name": name, "value": value} for name, value in sorted(labels.items())]
 
 
-def _spool(conversations: Iterable[Conversation], folder: Path, merge: bool, chunk_utterances: int) -> _Index:
+def windows(utterances: Sequence[Utterance], max_turns: int) -> list[Sequence[Utterance]]:
+    """Parts of at most ``max_turns`` utterances, as few and as equal as can be; the longer ones first."""
+    count = -(-len(utterances) // max_turns)
+    if count <= 1:
+        return [utterances]
+    size, longer = divmod(len(utterances), count)
+    edges = [0]
+    for number in range(count):
+        edges.append(edges[-1] + size + (number < longer))
+    return [utterances[start:end] for start, end in itertools.pairwise(edges)]
+
+
+def _spool(
+    conversations: Iterable[Conversation], folder: Path, params: TokenisationParams, chunk_utterances: int
+) -> _Index:
     """Write the corpus as Arrow batches of whole conversations, some ``chunk_utterances`` utterances each."""
     index = _Index()
     with ExitStack() as stack:
@@ -247,26 +300,35 @@ def _spool(conversations: Iterable[Conversation], folder: Path, merge: bool, chu
                 column.clear()
 
         for conversation in conversations:
-            utterances: Iterable[Utterance] = conversation.utterances
-            index.ids.append(conversation.id)
-            index.groups.append(conversation.group)
-            index.published.append(conversation.split)
-            index.num_utterances += len(conversation.utterances)
-            if merge:
-                merged = merge_speaker_turns(utterances)
-                index.num_merged += len(conversation.utterances) - len(merged)
-                utterances = merged
-            row = len(ids)
-            ids.append(conversation.id)
-            labels.append(_pairs(conversation.labels))
-            for utterance in utterances:
-                rows.append(row)
-                speakers.append(utterance.speaker)
-                texts.append(utterance.text)
-                utterance_labels.append(_pairs(utterance.labels))
-            # Conversations without utterances must not gather without end either.
-            if len(rows) >= chunk_utterances or len(ids) >= chunk_utterances:
-                flush()
+            whole: Sequence[Utterance] = conversation.utterances
+            index.num_conversations += 1
+            index.num_utterances += len(whole)
+            if len(index.texts) < LOOKED_AT:
+                index.texts += [utterance.text for utterance in whole[: LOOKED_AT - len(index.texts)]]
+            if params.merge_speaker_turns:
+                merged = merge_speaker_turns(whole)
+                index.num_merged += len(whole) - len(merged)
+                whole = merged
+            divided = params.long_conversations == "windows" and len(whole) > params.max_turns
+            index.num_divided += divided
+            parts = windows(whole, params.max_turns) if divided else [whole]
+            for number, utterances in enumerate(parts, start=1):
+                id = f"{conversation.id}#{number}" if divided else conversation.id
+                index.ids.append(id)
+                index.units.append(conversation.id)
+                index.groups.append(conversation.group)
+                index.published.append(conversation.split)
+                row = len(ids)
+                ids.append(id)
+                labels.append(_pairs(conversation.labels))
+                for utterance in utterances:
+                    rows.append(row)
+                    speakers.append(utterance.speaker)
+                    texts.append(utterance.text)
+                    utterance_labels.append(_pairs(utterance.labels))
+                # Conversations without utterances must not gather without end either.
+                if len(rows) >= chunk_utterances or len(ids) >= chunk_utterances:
+                    flush()
         if ids:
             flush()
     return index
@@ -300,20 +362,47 @@ class _Tables:
     counts: Counter[str]
     sizes: dict[Split, dict[str, int]]
     left_out: dict[str, int]
+    examples: dict[str, list[str]]  # ids of conversations, for each reason of left_out
     cut: dict[str, int]
+    num_html: int
     contents: pl.DataFrame
     labels_hash: str
 
 
+LEFT_OUT = (
+    "empty_utterances",
+    "empty_conversations",
+    "short_conversations",
+    "conversations_in_no_list",
+    "copies",
+)
+
+
 def _tokenise(
-    spool: Path, folder: Path, index: _Index, splits: list[Split | None], params: TokenisationParams
+    spool: Path,
+    folder: Path,
+    index: _Index,
+    splits: list[Split | None],
+    params: TokenisationParams,
+    rules: Rules,
+    without: Collection[str] = (),
 ) -> _Tables:
-    """Write conversations, utterances and labels; count the words of the training split before cutting."""
+    """Write conversations, utterances and labels; count the words of the training split before cutting.
+
+    Conversations ``without`` are left out as copies.
+    """
     counts: Counter[str] = Counter()
     sizes = {split: {"conversations": 0, "utterances": 0, "words": 0} for split in SPLITS}
-    left_out = dict.fromkeys(
-        ("empty_utterances", "empty_conversations", "short_conversations", "conversations_in_no_list"), 0
-    )
+    left_out = dict.fromkeys(LEFT_OUT, 0)
+    examples: dict[str, list[str]] = {}
+    num_html = 0
+
+    def leave_out(reason: str, count: int, ids: pl.Series) -> None:
+        left_out[reason] += count
+        if count:
+            known = examples.setdefault(reason, [])
+            known += ids.head(NUM_EXAMPLES - len(known)).to_list() if len(known) < NUM_EXAMPLES else []
+
     cut = dict.fromkeys(("conversations", "turns", "utterances", "words"), 0)
     labels_hash = hashlib.sha256()
     contents = []
@@ -333,10 +422,18 @@ def _tokenise(
                 pl.Series("group", index.groups[first:last], dtype=pl.String),
             )
             first = last
-            with_words = lines.with_columns(words(pl.col("text")).alias("words")).filter(
-                pl.col("words").list.len() > 0
+            if rules.strip_html:
+                num_html += int(lines.select(has_html(pl.col("text")).sum()).item())
+            worded = lines.with_columns(words(pl.col("text"), rules).alias("words"))
+            with_words = worded.filter(pl.col("words").list.len() > 0)
+            wordless = worded.filter(pl.col("words").list.len() == 0)["conversation"].unique(
+                maintain_order=True
             )
-            left_out["empty_utterances"] += lines.height - with_words.height
+            leave_out(
+                "empty_utterances",
+                lines.height - with_words.height,
+                names["conversation_id"].gather(wordless),
+            )
             turns = with_words.group_by("conversation", maintain_order=True).agg(
                 pl.len().cast(pl.Int32).alias("turns")
             )
@@ -345,11 +442,18 @@ def _tokenise(
                 .with_columns(pl.col("turns").fill_null(0))
                 .filter(pl.col("split").is_not_null())
             )
-            left_out["conversations_in_no_list"] += conversations.height - listed.height
-            not_empty = listed.filter(pl.col("turns") > 0)
-            left_out["empty_conversations"] += listed.height - not_empty.height
-            kept = not_empty.filter(pl.col("turns") >= params.min_turns)
-            left_out["short_conversations"] += not_empty.height - kept.height
+            unlisted = conversations.filter(pl.col("split").is_null())["conversation_id"]
+            leave_out("conversations_in_no_list", len(unlisted), unlisted)
+            empty = listed.filter(pl.col("turns") == 0)["conversation_id"]
+            leave_out("empty_conversations", len(empty), empty)
+            is_short = pl.col("turns").is_between(1, params.min_turns - 1)
+            short = listed.filter(is_short)["conversation_id"]
+            leave_out("short_conversations", len(short), short)
+            kept = listed.filter(pl.col("turns") >= params.min_turns)
+            if without:
+                is_copy = pl.col("conversation_id").is_in(list(without))
+                leave_out("copies", kept.filter(is_copy).height, kept.filter(is_copy)["conversation_id"])
+                kept = kept.filter(~is_copy)
             whole = with_words.join(
                 kept.select("conversation", "conversation_id", "split"),
                 on="conversation",
@@ -395,7 +499,9 @@ def _tokenise(
             labels_hash.update("".join(f"{row}\n" for row in rows.to_series()).encode())
             for name, table in (("conversations", kept), ("utterances", within), ("labels", labels)):
                 _write(writers[name], table)
-    return _Tables(counts, sizes, left_out, cut, pl.concat(contents), labels_hash.hexdigest())
+    return _Tables(
+        counts, sizes, left_out, examples, cut, num_html, pl.concat(contents), labels_hash.hexdigest()
+    )
 
 
 def _write(writer: pq.ParquetWriter, frame: pl.DataFrame) -> None:
@@ -414,6 +520,7 @@ def _contents(kept: pl.DataFrame, whole: pl.DataFrame) -> pl.DataFrame:
     )
     joined = kept.join(texts, on="conversation", how="inner", maintain_order="left")
     return joined.select(
+        "conversation_id",
         pl.col("split").cast(pl.Enum(SPLITS)),
         pl.col("conversation_words").hash(),
         pl.col("first_utterance").hash(),
@@ -442,6 +549,7 @@ def _labels(kept: pl.DataFrame, within: pl.DataFrame) -> pl.DataFrame:
 class _Ids:
     unknown: dict[Split, int]
     hashes: dict[Split, str]
+    digests: pl.DataFrame  # of the token ids of each conversation
 
 
 class _SplitHash:
@@ -464,7 +572,9 @@ def _encode(folder: Path, vocabulary: Vocabulary) -> _Ids:
     known = pa.array(vocabulary.words)
     unknown = dict.fromkeys(SPLITS, 0)
     hashes = {split: _SplitHash() for split in SPLITS}
-    (folder / "token_ids").mkdir()
+    names_of_all: list[str] = []
+    digests: list[int] = []
+    (folder / "token_ids").mkdir(exist_ok=True)
     with ExitStack() as stack:
         writers = {
             split: stack.enter_context(
@@ -498,7 +608,21 @@ def _encode(folder: Path, vocabulary: Vocabulary) -> _Ids:
                     row_group_size=len(starts),
                 )
                 hashes[split].update(names, turns, lengths, tokens)
-    return _Ids(unknown, {split: stream.hexdigest() for split, stream in hashes.items()})
+                names_of_all += names.to_pylist()
+                edges = np.append(0, ends)[np.append(starts, part.num_rows)].tolist()
+                digests += [_digest(tokens[start:end]) for start, end in itertools.pairwise(edges)]
+    return _Ids(
+        unknown,
+        {split: stream.hexdigest() for split, stream in hashes.items()},
+        pl.DataFrame(
+            {"conversation_id": names_of_all, "token_ids": digests},
+            schema={"conversation_id": pl.String, "token_ids": pl.UInt64},
+        ),
+    )
+
+
+def _digest(tokens: np.ndarray) -> int:
+    return int.from_bytes(hashlib.blake2b(tokens.tobytes(), digest_size=8).digest())
 
 
 def _offsets(lengths: np.ndarray) -> pa.Array:

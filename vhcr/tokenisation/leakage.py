@@ -6,15 +6,16 @@ from typing import Any
 
 import polars as pl
 
-KINDS = ("conversation_words", "first_utterance", "group")
+KINDS = ("conversation_words", "token_ids", "first_utterance", "group")
 PAIRS = (("validation", "train"), ("test", "train"), ("test", "validation"))
 
 
 def leakage(contents: pl.DataFrame) -> dict[str, Any]:
     """Per kind of content, how many conversations of one split find theirs in another as well.
 
-    ``contents`` holds ``split`` and, per conversation, a digest of all its words, of those of its first
-    utterance, and of its group (null where it has none). ``in_several_splits`` counts distinct contents.
+    ``contents`` holds ``split`` and, per conversation, a digest of all its words, of its token ids (so cut,
+    and with its unknown words, a model sees it), of the words of its first utterance, and of its group (null
+    where it has none). ``in_several_splits`` counts distinct contents.
     """
     report: dict[str, Any] = {}
     for kind in KINDS:
@@ -31,3 +32,12 @@ def leakage(contents: pl.DataFrame) -> dict[str, Any]:
             }
         report[kind] = entry
     return report
+
+
+def copies(contents: pl.DataFrame) -> frozenset[str]:
+    """Ids of the training conversations whose token ids validation or test hold, too."""
+    is_train = pl.col("split") == "train"
+    held_out = contents.filter(~is_train)["token_ids"].unique()
+    return frozenset(
+        contents.filter(is_train & pl.col("token_ids").is_in(held_out.implode()))["conversation_id"]
+    )

@@ -10,6 +10,7 @@ from vhcr.conversation import SPLITS
 from vhcr.errors import DataError
 from vhcr.files import file_digest, read_record
 from vhcr.params import TokenisationParams
+from vhcr.tokenisation.rules import Rules
 
 NAME = "manifest.json"
 
@@ -29,6 +30,7 @@ class Manifest(BaseModel):
     corpus: str
     data_hash: str  # of conversations, vocabulary and labels, whatever files hold them
     vocabulary_hash: str
+    rules: Rules  # by which text became words
     tokenisation: TokenisationParams
     splits: dict[str, SplitSizes]
     files: dict[str, str]  # SHA-256 of each table, by its name

@@ -1,8 +1,9 @@
-"""Which conversation belongs to which split, from a seed, identically everywhere."""
+"""Which conversation belongs to which split: as its corpus says, or from a seed, identically everywhere."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal
@@ -10,18 +11,59 @@ from typing import Literal
 from vhcr.conversation import SPLITS, Split
 from vhcr.errors import DataError, ParameterError
 
+SplitBy = Literal["auto", "conversation", "group", "published"]
+Rule = Literal["conversation", "group", "published", "completed", "position"]
+RULES: dict[Rule, str] = {
+    "conversation": "drawn by conversation",
+    "group": "drawn by group",
+    "published": "as the corpus says",
+    "completed": "as the corpus says, and the part that it lacks drawn from train",
+    "position": "by position: a few long conversations, whose beginning trains and whose end tests",
+}
+# Fewer conversations than this, each cut into windows, are split within: drawn whole, hardly any would be
+# left to validate and test on.
+FEW = 10
+
+
+def rule_of(split_by: SplitBy, published: Sequence[Split | None], units: Sequence[str]) -> Rule:
+    """What ``split_by`` means for a corpus with these published splits; ``units`` as for ``assign``.
+
+    Raises:
+        DataError: it publishes validation and test alone.
+    """
+    if split_by != "auto":
+        return split_by
+    named = set(published) - {None}
+    if named == set(SPLITS):
+        return "published"
+    if "train" in named and len(named) == 2:
+        return "completed"
+    if len(named) == 2:
+        raise DataError(
+            "the corpus names conversations for validation and test and none for train; give some, or take "
+            "tokenisation.split_by = conversation"
+        )
+    if len(set(units)) < FEW <= len(units):
+        return "position"
+    return "conversation"
+
 
 def assign(
     ids: Sequence[str],
     groups: Sequence[str | None],
     published: Sequence[Split | None],
     *,
-    split_by: Literal["conversation", "group", "published"],
+    split_by: SplitBy,
     validation_fraction: float,
     test_fraction: float,
     seed: int,
+    units: Sequence[str] | None = None,
 ) -> list[Split | None]:
     """The split of every conversation; None for one that the published lists leave out.
+
+    ``units`` names what each conversation is a part of (the whole that it is a window of), which lies in one
+    split; by default itself. ``split_by`` auto: see ``rule_of``. A part that the published lists lack is
+    drawn from their train, as large a share of it as its fraction says.
 
     By conversation: the seeded shuffle is cut at floor(n (1 - v - t)) and floor(n (1 - t)), as the authors'
     is (83,097 conversations at 80/10/10 give 66,477 / 8,310 / 8,310). By group: whole groups in seeded
@@ -32,7 +74,9 @@ def assign(
             published split to go by.
         DataError: a split that should hold something stays empty.
     """
-    if split_by == "published":
+    units = ids if units is None else units
+    rule = rule_of(split_by, published, units)
+    if rule == "published":
         if not any(published):
             raise ParameterError(
                 "tokenisation.split_by = published, but this corpus publishes no split; "
@@ -47,23 +91,57 @@ def assign(
             f"tokenisation: validation_fraction {validation_fraction} and test_fraction {test_fraction} "
             "leave nothing to train on"
         )
-    if split_by == "group":
+    if rule == "completed":
+        return _completed(published, units, validation, test, seed)
+    if rule == "position":
+        splits = _by_position(units, validation, test)
+        _refuse_empty(splits, _wanted(validation, test), f"a split by position of {len(ids)} windows")
+        return splits
+    if rule == "group":
         if not any(group is not None for group in groups):
             raise ParameterError(
                 "tokenisation.split_by = group, but no conversation of this corpus has a group"
             )
         # A group and a conversation of the same name stay apart.
         units = [
-            f"conversation {id}" if group is None else f"group {group}"
-            for id, group in zip(ids, groups, strict=True)
+            f"conversation {unit}" if group is None else f"group {group}"
+            for unit, group in zip(units, groups, strict=True)
         ]
-    else:
-        units = list(ids)
     splits = _cut(units, len(ids) * (1 - validation - test) // 1, len(ids) * (1 - test) // 1, seed)
-    wanted: list[Split] = ["train"]
-    wanted += ["validation"] if validation else []
-    wanted += ["test"] if test else []
-    _refuse_empty(splits, wanted, f"a split by {split_by} of {len(ids)} conversations")
+    _refuse_empty(splits, _wanted(validation, test), f"a split by {rule} of {len(ids)} conversations")
+    return splits
+
+
+def _wanted(validation: Fraction, test: Fraction) -> list[Split]:
+    return ["train", *(["validation"] if validation else []), *(["test"] if test else [])]  # type: ignore[list-item]
+
+
+def _completed(
+    published: Sequence[Split | None], units: Sequence[str], validation: Fraction, test: Fraction, seed: int
+) -> list[Split | None]:
+    """The published split, with the one that it lacks drawn from its train."""
+    lacking: Split = "test" if "validation" in published else "validation"
+    fraction = test if lacking == "test" else validation
+    train = [index for index, split in enumerate(published) if split == "train"]
+    kept = len(train) * (1 - fraction) // 1
+    drawn = _cut([units[index] for index in train], kept, len(train), seed)
+    splits = list(published)
+    for index, split in zip(train, drawn, strict=True):
+        splits[index] = "train" if split == "train" else lacking
+    _refuse_empty(splits, SPLITS, f"the published split, completed by {fraction} of its train,")
+    return splits
+
+
+def _by_position(units: Sequence[str], validation: Fraction, test: Fraction) -> list[Split | None]:
+    """Of each unit the first windows to train, then some to validation, the last to test."""
+    sizes, seen = Counter(units), Counter[str]()
+    splits: list[Split | None] = []
+    for unit in units:
+        position = Fraction(seen[unit], sizes[unit])
+        seen[unit] += 1
+        splits.append(
+            "train" if position < 1 - validation - test else "validation" if position < 1 - test else "test"
+        )
     return splits
 
 

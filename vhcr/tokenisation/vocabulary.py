@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from vhcr.errors import DataError
 from vhcr.files import digest, write_parquet, write_text
+from vhcr.tokenisation.rules import PAPER, Rules
 from vhcr.tokenisation.specials import EOS, PAD, SOS, SPECIALS, UNK
 
 SCHEMA = pa.schema([("id", pa.int32()), ("word", pa.string()), ("count", pa.int64())])
@@ -20,15 +21,22 @@ class Vocabulary:
     """The words a model knows: the four specials, then by falling count, ties in code point order.
 
     ``counts`` are those of the training split; of <unk>, the words that are not in the vocabulary; of <eos>,
-    the utterances; 0 for the rest. A vocabulary read from vocabulary.txt has none.
+    the utterances; 0 for the rest. A vocabulary read from vocabulary.txt has none. ``rules`` are those by
+    which text became its words: whoever encodes text with it takes the same. They are no part of its files.
 
     Raises:
         DataError: the specials are not where they belong, or a word is empty, repeated or holds white space.
     """
 
     def __init__(
-        self, words: Sequence[str], counts: Sequence[int] | None = None, *, origin: str = ""
+        self,
+        words: Sequence[str],
+        counts: Sequence[int] | None = None,
+        *,
+        origin: str = "",
+        rules: Rules = PAPER,
     ) -> None:
+        self.rules = rules
         where = f"{origin}: " if origin else ""
         self.words = tuple(words)
         self.counts = None if counts is None else tuple(counts)
@@ -105,8 +113,8 @@ class Vocabulary:
             write_text(path, "".join(f"{word}\n" for word in self.words))
 
     @classmethod
-    def load(cls, path: Path) -> Vocabulary:
-        """Read what ``save`` wrote.
+    def load(cls, path: Path, rules: Rules = PAPER) -> Vocabulary:
+        """Read what ``save`` wrote; ``rules`` are those that its owner keeps beside it.
 
         Raises:
             DataError: the file is missing, damaged, or not a vocabulary.
@@ -114,7 +122,7 @@ class Vocabulary:
         try:
             if path.suffix != ".parquet":
                 lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-                return cls(lines, origin=str(path))
+                return cls(lines, origin=str(path), rules=rules)
             table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -124,4 +132,4 @@ class Vocabulary:
             raise DataError(f"{path}: not a vocabulary: its columns are {table.schema.names}")
         if table["id"].to_pylist() != list(range(table.num_rows)):
             raise DataError(f"{path}: ids are not 0 to {table.num_rows - 1} in order")
-        return cls(table["word"].to_pylist(), table["count"].to_pylist(), origin=str(path))
+        return cls(table["word"].to_pylist(), table["count"].to_pylist(), origin=str(path), rules=rules)

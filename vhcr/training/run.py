@@ -20,6 +20,7 @@ from vhcr.errors import CheckpointError
 from vhcr.files import read_object, tree_digest, values_digest
 from vhcr.models import ConversationModel, build
 from vhcr.params import ModelParams, Section, SystemParams, TrainingParams, fingerprint, recorded
+from vhcr.tokenisation.rules import Rules
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.state import Row, load_parameters, read_tensors
 
@@ -99,7 +100,7 @@ class TrainedRun:
                 f"those of run {info['identity']}"
             )
         params = recorded(RunParams, info["params"], where="params", origin=str(folder / "run.json"))
-        vocabulary = Vocabulary.load(folder / "vocabulary.txt")
+        vocabulary = Vocabulary.load(folder / "vocabulary.txt", Rules.of(info.get("rules")))
         if vocabulary.hash != info["vocabulary_hash"]:
             raise CheckpointError(
                 f"{folder / 'vocabulary.txt'}: not the vocabulary this run was trained with "
