@@ -93,7 +93,7 @@ def trained(corpus: str, name: str, seed: int, params: CorpusParams, system: Sys
     Raises:
         DataError: it was trained with other parameters than these, or on other data than what is there now.
     """
-    from vhcr.report.settings import OPERATIONAL
+    from vhcr.results.labels import OPERATIONAL
     from vhcr.training.device import set_up_cpu
     from vhcr.training.run import TrainedRun
 

@@ -106,8 +106,8 @@ LATENTS = "vhcr/evaluation/latents.py"
 MOMENTS = "vhcr/training/moments.py"
 PROBES = "vhcr/evaluation/probes.py"
 CLAIMS = "vhcr/report/claims.py"
-USE = "vhcr/report/use.py"
-EVIDENCE = "vhcr/report/evidence.py"
+USE = "vhcr/results/use.py"
+EVIDENCE = "vhcr/results/compare.py"
 TEST_STATISTICS = "tests/results/test_statistics.py"
 TEST_EMBEDDING = "tests/evaluation/test_embedding_metrics.py"
 TEST_TEXT_METRICS = "tests/evaluation/test_text_metrics.py"
@@ -427,12 +427,12 @@ MUTATIONS: list[Mutation] = [
     # --- claims ---
     _m("a claim by the estimate alone", CLAIMS, "side = sign * (1 if difference.low > 0 else -1 if difference.high < 0 else 0)", "side = sign * (1 if difference.estimate > 0 else -1)", TEST_CLAIMS),
     _m("one half of a claim is enough", CLAIMS, 'for worst in ("not supported", "undecided", "not run"):\n        if worst in verdicts:', 'for worst in ("not supported", "undecided", "not run"):\n        if {worst} == set(verdicts):', TEST_CLAIMS),
-    _m("curves of training for those of validation", CLAIMS, 'if split == "validation" and None not in', 'if split == "train" and None not in', TEST_CLAIMS),
+    _m("curves of training for those of validation", CLAIMS, 'run.curves.points("kl_per_word", "validation")', 'run.curves.points("kl_per_word", "train")', TEST_CLAIMS),
     _m("a KL has vanished before its weight is 1", CLAIMS, "FEWEST_VALIDATIONS and weight is None", "FEWEST_VALIDATIONS", TEST_CLAIMS),
     _m("numbers of a run that ended early decide", CLAIMS, "    if not weights:\n        return finding", "    if True:\n        return finding", TEST_CLAIMS),
     _m("priors of a run that ended early are judged", CLAIMS, "_together([found.verdict, *verdicts])", "_together([narrow, *verdicts])", TEST_CLAIMS),
     _m("an exact NLL waits for a KL weight", CLAIMS, "early = run.is_bound and weights", "early = weights", TEST_CLAIMS),
-    _m("a weight of 0.5 is never the last", CLAIMS, "(1.0 if wanted is None else wanted)", "1.0", TEST_CLAIMS),
+    _m("a weight of 0.5 is never the last", CLAIMS, 'run.settings.get("final_kl_weight", 1.0)', "1.0", TEST_CLAIMS),
     _m("a falling KL is stable", CLAIMS, "change is not None and change > -FALLING", "change is not None", TEST_CLAIMS),
     _m("a KL counts whatever it tells", USE, "self.information >= UNINFORMED", "True", TEST_CLAIMS),
     _m("a KL counts though no decoder hears it", USE, "self.cost >= UNHEARD", "True", TEST_CLAIMS),

@@ -41,12 +41,12 @@ MAY_IMPORT = {
     "results": FILES | {"evaluation"},  # its records
     "recording": FILES | {"training", "results"},
     "serving": FILES | {"batch", "token_files", "generation", "models", "tokenisation", "training"},
-    "registry": FILES | {"recording", "report", "results", "serving", "tokenisation"},
+    "registry": FILES | {"evaluation", "recording", "report", "results", "serving", "tokenisation"},
     "reproduction": FILES | {"recording", "training"},
-    "report": FILES | {"results"},
+    "report": FILES | {"evaluation", "results"},  # of evaluation its records
     # The text it shows, intervals (arithmetic), and the paper's figures.
     "human_evaluation": FILES | {"tokenisation", "results", "report"},
-    "summary": FILES | {"report", "tokenisation"},  # of tokenisation how words read
+    "summary": FILES | {"report", "stages"},  # commands: of stages the one that publishes
 }
 ANY_ROOM = {"stages", "cli"}
 NO_TORCH = (

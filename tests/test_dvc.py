@@ -24,6 +24,7 @@ from tests.stages.project import SMALL
 from vhcr import layout
 from vhcr.recording import store
 from vhcr.report.write import curves_csv
+from vhcr.results.runs import Curves
 from vhcr.stages.common import share_work
 from vhcr.training.run import TrainedRun
 
@@ -368,9 +369,9 @@ def test_nothing_leaves_the_machine_unasked() -> None:
 
 def test_the_curves_of_all_runs_stand_one_below_the_other() -> None:
     """A run without a column, and a validation without a number, leave a cell empty."""
-    hred = {"step": [10.0], "epoch": [0.0], "split": ["train"], "nll_per_word": [4.5]}
-    vhcr = {"step": [10.0, 20.0], "epoch": [0.0, 1.0], "split": ["train", "validation"]}
-    vhcr |= {"nll_per_word": [4.25, 0.1], "active_units_conv": [None, 3.0]}
+    hred = Curves([10.0], ["train"], {"epoch": [0.0], "nll_per_word": [4.5]})
+    columns = {"epoch": [0.0, 1.0], "nll_per_word": [4.25, 0.1], "active_units_conv": [None, 3.0]}
+    vhcr = Curves([10.0, 20.0], ["train", "validation"], columns)
     runs = [
         SimpleNamespace(system="hred", seed=0, curves=hred),
         SimpleNamespace(system="vhcr", seed=1, curves=vhcr),
@@ -381,4 +382,4 @@ def test_the_curves_of_all_runs_stand_one_below_the_other() -> None:
         "vhcr-1,10,0,train,4.25,",
         "vhcr-1,20,1,validation,0.1,3.0",
     ]
-    assert curves_csv([]) == "run\n"
+    assert curves_csv([]) == "run,step,epoch,split\n"

@@ -441,10 +441,8 @@ def report(
     if studies:
         raise ParameterError("--study: goes with --runs, since votes are of certain runs")
     for name in names:
-        if name.endswith(".json") or len(Path(name).parts) > 1:  # no corpus is called so
-            file = Path(name)
-            own = f"{file.parent.name}-{file.stem}" if file.suffix == ".json" else file.name
-            folder = out or place(f"published-{own}")
+        if len(Path(name).parts) > 1:  # no corpus is called so
+            folder = out or place(f"published-{Path(name).name}")
             for page in stage.from_published(Path(name), folder, params):
                 typer.echo(page)
         elif out is not None:

@@ -1,8 +1,8 @@
 """What the reports say: a table in the terminal, and results/<corpus>/ to keep in git.
 
 python -m vhcr.summary                       the table of every report
-python -m vhcr.summary publish toy           add its evaluated runs to results/toy/<system>.json
-python -m vhcr.summary render results/toy    its README.md, from the rows alone
+python -m vhcr.summary publish toy           add its evaluated runs to results/toy/
+python -m vhcr.summary render results/toy    its README.md, from its files alone
 """
 
 from __future__ import annotations
@@ -12,13 +12,9 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from vhcr.errors import DataError, VhcrError
+from vhcr.errors import VhcrError
 from vhcr.files import read_json
-from vhcr.layout import DATA
-
-log = logging.getLogger(__name__)
 
 COLUMNS = {  # key of table.json -> heading
     "system": "system",
@@ -34,7 +30,7 @@ COLUMNS = {  # key of table.json -> heading
 }
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[Mapping[str, str | int | float | None]]) -> str:
     """Rows of a table.json as aligned text; a number that was not computed is shown as a dash."""
     cells = [list(COLUMNS.values())] + [[_cell(row.get(key)) for key in COLUMNS] for row in rows]
     widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
@@ -49,7 +45,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: str | int | float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
@@ -83,41 +79,6 @@ def _where(folders: Iterable[Path]) -> Iterable[str]:
         yield f"MLflow:  make mlflow, then open {pages}/#/experiments"
 
 
-def publish(
-    corpus: str, *, params: Path = Path("params.yaml"), results: Path = Path("results")
-) -> list[Path]:
-    """Add a corpus's evaluated runs to results/<corpus>/<system>.json; returns these files and the pages.
-
-    Runs that saw other data than what is tokenised now are left out; the log says which.
-
-    Raises:
-        DataError: nothing was evaluated, or a file is missing or damaged.
-        ParameterError: the corpus is not defined.
-    """
-    from vhcr.params import Params
-    from vhcr.report import published, published_page
-    from vhcr.report.paper import paper_corpus
-    from vhcr.report.results import load
-    from vhcr.tokenisation.tokeniser import detokenise
-
-    merged = Params.load(params).corpus(corpus)
-    found = load(
-        corpus,
-        paper_corpus=paper_corpus(merged.source.reader),
-        num_samples=0,
-        readable=lambda text: detokenise(text.split()),
-    )
-    for left in found.left_out:
-        log.warning("%s %s %s is left out: %s", corpus, left.system, left.seed, left.reason)
-    if not found.runs:
-        raise DataError(f"{DATA / 'evaluated' / corpus}: no run was evaluated on the present data")
-    evaluation = merged.evaluation
-    files = published.publish(
-        found, num_samples=evaluation.bootstrap_samples, seed=evaluation.seed, folder=results
-    )
-    return [*files, published_page.write(results / corpus), published_page.write_overview(results)]
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables, or write a corpus's results."""
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -126,12 +87,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             case []:
                 print(f"\n{summary(Path('reports'))}")
             case ["publish", corpus]:
-                logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-                print(*publish(corpus), sep="\n")
-            case ["render", path]:
-                from vhcr.report import published_page
+                from vhcr.params import Params
+                from vhcr.stages.report import publish
 
-                print(published_page.markdown(Path(path)), end="")
+                logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+                print(*publish(corpus, Params.load()), sep="\n")
+            case ["render", path]:
+                from vhcr.report.markdown import markdown
+
+                print(markdown(Path(path)), end="")
             case _:
                 print(__doc__, file=sys.stderr)
                 sys.exit(2)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vhcr.human_evaluation import preference as module
 from vhcr.human_evaluation.preference import LEVEL, Z_VALUE, Preference, agreement, independent_half_width
 from vhcr.human_evaluation.study import Outcome, Vote
-from vhcr.report.paper import PaperFigures
+from vhcr.results.paper import PaperFigures
 
 OUTCOME: dict[str, Outcome] = {"w": "win", "l": "loss", "t": "tie"}
 

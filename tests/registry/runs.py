@@ -13,6 +13,7 @@ from tests.generation.runs import trained_run
 from vhcr import layout
 from vhcr.cli import DEFAULTS
 from vhcr.files import write_json, write_text
+from vhcr.stages.evaluate import RESPONSES
 
 NUM = 50
 
@@ -46,17 +47,24 @@ def evaluate(out: Path, nll: float) -> None:
     nats = (draw.normal(nll, 0.5, NUM)) * words
     nats *= nll * words.sum() / nats.sum()
     out.mkdir(parents=True, exist_ok=True)
+    nothing = np.zeros(NUM)
     columns = {"conversation_id": [f"c{i}" for i in range(NUM)], "num_words": words, "nll": nats}
-    pq.write_table(pa.table(columns), out / "conversations.parquet")
+    columns |= {"reconstruction_error": nats, "kl_conv": nothing, "kl_utt": nothing}
+    pq.write_table(pa.table(columns | {"importance_weighted_nll": nats}), out / "conversations.parquet")
+    pq.write_table(RESPONSES.empty_table(), out / "responses.parquet")
     write_json(
         out / "metrics.json",
         {
+            "metric_version": 2,
             "num_conversations": NUM,
             "num_words": int(words.sum()),
             "nll_per_word": nll,
+            "reconstruction_per_word": nll,
             "kl_per_word": 0.001,
+            "kl_conv_per_word": 0.0,
+            "kl_utt_per_word": 0.001,
             "bound_is_exact": False,
         },
     )
     protocol = {"evaluation": {"bootstrap_samples": 200, "seed": 0}, "generation": DEFAULTS}
-    write_json(out / "provenance.json", {"protocol": protocol})
+    write_json(out / "provenance.json", {"data_hash": "d" * 64, "protocol": protocol})

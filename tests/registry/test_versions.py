@@ -10,6 +10,7 @@ import pytest
 
 from tests.registry.runs import evaluate, evaluated_run
 from vhcr import recording
+from vhcr.cli import DEFAULTS
 from vhcr.errors import DataError
 from vhcr.files import read_json, write_json
 from vhcr.recording import MlflowRun
@@ -170,8 +171,10 @@ def test_what_is_missing_is_named(corpus: str) -> None:
     folder, out = evaluated_run(corpus)
     assert evaluation_of(folder) == out
     assert fetched_run_id(folder) is None
-    (out / "provenance.json").write_text(json.dumps({"protocol": {}}))
-    with pytest.raises(DataError, match=r"provenance\.json: 'evaluation' is missing"):
+    (out / "provenance.json").write_text(json.dumps({"data_hash": "d", "protocol": {"generation": DEFAULTS}}))
+    with pytest.raises(
+        DataError, match=r"provenance\.json: protocol\.evaluation\.bootstrap_samples is missing"
+    ):
         register(folder, out)
     (out / "conversations.parquet").unlink()
     with pytest.raises(DataError, match="no evaluation of this run"):

@@ -179,7 +179,7 @@ def write_run(
             "protocol": {"generation": {"strategy": "greedy"}, "context": "the first 1 turns"},
         },
     )
-    write_training(root / layout.trained(corpus, system, seed), system, seed, numbers)
+    write_training(root / layout.trained(corpus, system, seed), corpus, system, seed, numbers)
 
 
 def diagnostics(kl_conv: float, kl_utt: float) -> dict[str, Any]:
@@ -296,7 +296,13 @@ def write_control(path: Path, kl_conv: float, rng: np.random.Generator) -> None:
 
 
 def write_training(
-    folder: Path, system: str, seed: int, numbers: tuple[float, float, float, float], *, num_steps: int = 600
+    folder: Path,
+    corpus: str,
+    system: str,
+    seed: int,
+    numbers: tuple[float, float, float, float],
+    *,
+    num_steps: int = 600,
 ) -> None:
     """run.json and curves.csv: the KL falls from where annealing lets it start to where it ends."""
     nll, kl_conv, kl_utt, _ = numbers
@@ -304,6 +310,9 @@ def write_training(
         folder / "run.json",
         {
             "format": 1,
+            "corpus": corpus,
+            "system": system,
+            "seed": seed,
             "data_hash": DATA_HASH,
             "mlflow_run_id": None,
             "code_version": "0123456789abcdef0123456789abcdef01234567",

@@ -19,8 +19,8 @@ from vhcr.files import read_json, write_json
 from vhcr.human_evaluation.study import Imported
 from vhcr.human_evaluation.table import of_runs
 from vhcr.params import Params
-from vhcr.report import chosen
-from vhcr.report.results import Results
+from vhcr.results import chosen
+from vhcr.results.runs import Results
 from vhcr.stages.report import compare
 from vhcr.stages.resolve import resolve_results
 
@@ -68,7 +68,7 @@ def test_by_name_by_folder_and_all_below(project: Path) -> None:
         assert [(run.system, run.seed) for run in found.runs] == [
             ("hred", 0), ("hred", 1), ("vhcr-ud", 0), ("vhcr-ud", 1),
         ]  # fmt: skip
-    assert found.validation["success"], "the data is still what they saw"
+    assert found.data.validation, "the data is still what they saw"
     assert found.title == "toy: 4 chosen runs"
 
 
@@ -161,11 +161,10 @@ def test_what_was_not_evaluated_is_named(project: Path) -> None:
         load("toy/hred/7")
 
 
-def test_page_and_command(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_and_command(project: Path, undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
     page = compare(["data/trained/toy"], Path("reports/mine"), PARAMS)
     text = page.read_text()
     assert "toy: 4 chosen runs" in text
-    assert (page.parent / "plots" / "frontier.svg").is_file()
     assert (page.parent / "tables" / "table7.parquet").is_file()
     with pytest.raises(SystemExit) as stopped:
         cli.main(["report", "--runs", "toy/hred/9"])

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.conftest import assemble_in
+from tests.report.conftest import assemble_in, with_numbers, with_system, with_weight
 from tests.report.results_tree import SYSTEMS, write_run, write_tree
+from vhcr.evaluation.records import Information
 from vhcr.report.claims import Claim, Finding, claims, signed
-from vhcr.report.evidence import Evidence
 from vhcr.report.page import Report
-from vhcr.report.results import Run
+from vhcr.results.compare import Evidence
+from vhcr.results.runs import Curves, Run
 from vhcr.results.statistics import Interval
 
 Numbers = Mapping[str, tuple[float, float, float, float]]
@@ -88,12 +89,8 @@ def test_seeds_that_disagree_leave_it_open(tmp_path: Path) -> None:
 )
 def test_vanishing_by_the_curve(report: Report, kl: list[float], weight: float, verdict: str) -> None:
     steps = [100.0, 200, 300, 400][: len(kl)]
-    curves = {
-        "step": steps,
-        "split": ["validation"] * len(kl),
-        "kl_per_word": kl,
-        "kl_weight": [weight] * len(kl),
-    }
+    columns = {"kl_per_word": kl, "kl_weight": [weight] * len(kl)}
+    curves = Curves(steps, ["validation"] * len(kl), columns)
     runs = tuple(replace(run, curves=curves) for run in report.results.of("vhred"))
     evidence = Evidence(replace(report.results, runs=runs), num_samples=20, seed=0)
     assert verdicts(claims(evidence))["VHRED ignores its latent variable: its KL vanishes"] == verdict
@@ -117,7 +114,7 @@ def test_a_run_that_ended_before_its_annealing_decides_nothing(
 
     def ended(run: Run) -> Run:
         weight = 0.05 if run.system in early else 1.0
-        return replace(run, curves={**run.curves, "kl_weight": [weight] * len(run.curves["step"])})
+        return with_weight(run, weight)
 
     runs = tuple(map(ended, report.results.runs))
     found = claims(Evidence(replace(report.results, runs=runs), num_samples=20, seed=0))
@@ -132,15 +129,10 @@ def test_a_run_that_ended_before_its_annealing_decides_nothing(
 def test_priors_of_a_run_that_ended_early_may_still_narrow(tmp_path: Path) -> None:
     write_tree(tmp_path, systems={"vhred-zonly": (3.5, 0.0, 0.3, 0.5)})
     results = assemble_in(tmp_path).results
-    metrics = {"diagnostics": {"prior_variance_ratio": 50.0}}
 
     def narrows(weight: float) -> str:
         runs = tuple(
-            replace(
-                run,
-                metrics={**run.metrics, **metrics},
-                curves={**run.curves, "kl_weight": [weight] * len(run.curves["step"])},
-            )
+            with_weight(with_numbers(run, diagnostics={"prior_variance_ratio": 50.0}), weight)
             for run in results.runs
         )
         found = verdicts(claims(Evidence(replace(results, runs=runs), num_samples=20, seed=0)))
@@ -152,9 +144,8 @@ def test_priors_of_a_run_that_ended_early_may_still_narrow(tmp_path: Path) -> No
 
 def test_a_weight_that_was_never_to_reach_one_has_come_to_its_end(report: Report) -> None:
     def half(run: Run, wanted: float) -> Run:
-        params = {"params": {"system": {"architecture": "vhcr", "final_kl_weight": wanted}}}
-        curves = {**run.curves, "kl_weight": [0.5] * len(run.curves["step"])}
-        return replace(run, system="mine", training={**run.training, **params}, curves=curves)
+        made = with_system(with_weight(run, 0.5), architecture="vhcr", final_kl_weight=wanted)
+        return replace(made, system="mine")
 
     def beyond(wanted: float) -> Claim:
         runs = [run if run.system == "hred" else half(run, wanted) for run in report.results.runs]
@@ -174,13 +165,16 @@ MORE = "VHCR with utterance drop uses its latents more than VHRED and VHRED + w.
 def measured(run: Run, information: float | None, other: float | None, units: int = 0) -> Run:
     """The run with these diagnostics of its z_conv, or of z_utt where it has no other."""
     level = "conv" if run.value("kl_conv_per_word") else "utt"
-    diagnostics = dict(run.metrics["diagnostics"])
-    sources = dict(diagnostics["reconstruction_per_word_by_source"])
-    diagnostics[f"active_units_{level}"] = units
-    diagnostics[f"mutual_information_{level}"] = {"estimate": information}
-    sources[f"shuffled_{level}" if level == "conv" else "shuffled"] = other
-    diagnostics["reconstruction_per_word_by_source"] = sources
-    return replace(run, metrics={**run.metrics, "diagnostics": diagnostics})
+    sources = run.evaluation.diagnostics.reconstruction_per_word_by_source
+    assert sources is not None
+    changed = {
+        f"active_units_{level}": units,
+        f"mutual_information_{level}": Information(estimate=information),
+        "reconstruction_per_word_by_source": sources.model_copy(
+            update={f"shuffled_{level}" if level == "conv" else "shuffled": other}
+        ),
+    }
+    return with_numbers(run, diagnostics=changed)
 
 
 def judged_with(report: Report, *changed: Run) -> dict[str, Finding]:
@@ -247,7 +241,8 @@ def test_a_kl_that_vanished_needs_no_diagnostics(report: Report) -> None:
 
 def test_claims_about_one_corpus_stay_with_it(report: Report) -> None:
     for corpus, worst, better in (("cornell", True, False), ("ubuntu", False, True), (None, False, False)):
-        evidence = Evidence(replace(report.results, paper_corpus=corpus), num_samples=20, seed=0)
+        data = report.results.data.model_copy(update={"paper_corpus": corpus})
+        evidence = Evidence(replace(report.results, data=data), num_samples=20, seed=0)
         texts = verdicts(claims(evidence))
         assert ("HRED responds worst" in texts) is worst
         assert ("HRED responds better than VHRED and VHRED + bow" in texts) is better
@@ -259,14 +254,10 @@ def test_higher_word_drop_and_narrow_priors(tmp_path: Path) -> None:
     )
     report = assemble_in(tmp_path)
     assert verdicts(report.claims)["Nor does a higher word drop, 0.5 or 0.75"] == "not run"
-    system = {"architecture": "vhred", "word_drop": 0.75}
     runs = tuple(
-        replace(
-            run,
-            training={**run.training, "params": {"system": system}}
-            if run.system == "vhred-heavy"
-            else run.training,
-            metrics={**run.metrics, "diagnostics": {"prior_variance_ratio": 0.01}},
+        with_numbers(
+            with_system(run, architecture="vhred", word_drop=0.75) if run.system == "vhred-heavy" else run,
+            diagnostics={"prior_variance_ratio": 0.01},
         )
         for run in report.results.runs
     )
@@ -300,11 +291,8 @@ def test_a_system_is_known_by_its_parameters(tmp_path: Path) -> None:
     """A word drop of 0.5 under the name of 0.25 is not evidence about 0.25."""
     write_tree(tmp_path, systems=dict.fromkeys(("vhred", "vhred-wd", "mine"), SYSTEMS["vhred-wd"]))
     report = assemble_in(tmp_path)
-    system = {"architecture": "vhred", "word_drop": 0.5}
     runs = tuple(
-        replace(run, training={**run.training, "params": {"system": system}})
-        if run.system == "vhred-wd"
-        else run
+        with_system(run, architecture="vhred", word_drop=0.5) if run.system == "vhred-wd" else run
         for run in report.results.runs
     )
     found = claims(Evidence(replace(report.results, runs=runs), num_samples=20, seed=0))
@@ -320,8 +308,7 @@ def test_a_system_is_known_by_its_parameters(tmp_path: Path) -> None:
 def test_bounds_on_other_words_are_not_compared(report: Report) -> None:
     """The reading `release` scores no first utterance; its nats once stood against all others'."""
     runs = tuple(
-        replace(run, metrics={**run.metrics, "num_words": 1}) if run.system == "vhred-bow" else run
-        for run in report.results.runs
+        with_numbers(run, num_words=1) if run.system == "vhred-bow" else run for run in report.results.runs
     )
     evidence = Evidence(replace(report.results, runs=runs), num_samples=20, seed=0)
     assert evidence.difference("vhcr-ud", "vhred-bow", "nll_per_word") is None
@@ -333,7 +320,7 @@ def test_bounds_on_other_words_are_not_compared(report: Report) -> None:
 
 
 def test_evidence_without_files_is_open_not_wrong(report: Report) -> None:
-    runs = tuple(replace(run, sums={}, curves={}) for run in report.results.runs)
+    runs = tuple(replace(run, sums={}, curves=Curves()) for run in report.results.runs)
     found = verdicts(claims(Evidence(replace(report.results, runs=runs), num_samples=20, seed=0)))
     assert set(found.values()) == {"undecided", "not run"}
 

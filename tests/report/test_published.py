@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -18,12 +18,16 @@ from vhcr import layout, summary
 from vhcr.cli import app
 from vhcr.errors import DataError
 from vhcr.files import read_json, write_json, write_text
-from vhcr.report import published, published_page
+from vhcr.params import Params
+from vhcr.report import markdown
 from vhcr.report.claims import claims
-from vhcr.report.evidence import Evidence
 from vhcr.report.page import Report
-from vhcr.report.results import load
+from vhcr.report.templates import markdown_text
+from vhcr.results import published
+from vhcr.results.compare import Evidence
+from vhcr.results.runs import load
 from vhcr.results.statistics import resample
+from vhcr.stages import report as stage
 from vhcr.tokenisation.tokeniser import detokenise
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -38,13 +42,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> P
     return tmp_path
 
 
-def publish() -> list[dict[str, object]]:
-    summary.publish("toy", params=PARAMS)
+def publish() -> list[published.Published]:
+    stage.publish("toy", Params.load(PARAMS))
     return published.read(PUBLISHED)
 
 
-def names(rows: list[dict[str, object]]) -> list[tuple[object, object]]:
-    return sorted((row["system"], row["seed"]) for row in rows)  # type: ignore[misc]
+def names(rows: list[published.Published]) -> list[tuple[str, int]]:
+    return sorted((row.run.system, row.run.seed) for row in rows)
 
 
 def test_later_runs_add_and_the_same_run_again_replaces(project: Path) -> None:
@@ -56,8 +60,8 @@ def test_later_runs_add_and_the_same_run_again_replaces(project: Path) -> None:
     write_run(project, "toy", "vhcr-ud", 0, (3.3, 0.2, 0.3, 0.6))
     rows = publish()
     assert names(rows) == [("hred", 0), ("vhcr-ud", 0), ("vhred", 0)]
-    vhcr = next(row for row in rows if row["system"] == "vhcr-ud")
-    assert vhcr["nll_per_word"] == pytest.approx(3.3, abs=0.1)
+    vhcr = next(row.run for row in rows if row.run.system == "vhcr-ud")
+    assert vhcr.evaluation.nll_per_word == pytest.approx(3.3, abs=0.1)
     (results,) = published.load(PUBLISHED)
     difference = Evidence(results, num_samples=0, seed=0).difference("vhcr-ud", "hred", "nll_per_word")
     assert difference is not None
@@ -94,7 +98,7 @@ def test_rows_say_what_the_files_said(report: Report, tree: Path, monkeypatch: p
     """Numbers, intervals and verdicts, from the file alone."""
     monkeypatch.chdir(tree)
     published.publish(report.results, num_samples=200, seed=0)
-    page = published_page.write(PUBLISHED)
+    page = markdown.write(PUBLISHED)
     try:
         (results,) = published.load(page.parent)
         evidence = Evidence(results, num_samples=0, seed=0)
@@ -105,7 +109,7 @@ def test_rows_say_what_the_files_said(report: Report, tree: Path, monkeypatch: p
         for key in ("nll_per_word", "greedy_3turn"):
             ours = evidence.difference("vhcr-ud", "vhred", key)
             theirs = report.evidence.difference("vhcr-ud", "vhred", key)
-            assert ours == pytest.approx(theirs, abs=2e-5)
+            assert ours == pytest.approx(theirs, abs=3e-5)
         assert [(claim.text, claim.finding.verdict) for claim in claims(evidence)] == [
             (claim.text, claim.finding.verdict) for claim in report.claims
         ]
@@ -134,94 +138,63 @@ def test_what_was_said_from_z_conv_is_kept_and_shown(project: Path) -> None:
     given = replace(
         run, talks={("given", "", 0): (replace(talk, opening="of the corpus"),), ("kept", "", 0): (talk,)}
     )
-    evidence = Evidence(results, num_samples=0, seed=0)
-    assert [entry["table"] for entry in published.as_row(given, evidence)["talks"]] == ["kept"]
+    published.publish(replace(results, runs=(given,)), num_samples=10, seed=0)
+    (kept,) = [row.run for row in published.read(PUBLISHED) if row.run.system == "vhcr-ud"]
+    assert set(kept.talks) == {("kept", "", 0)}
 
 
 @pytest.mark.parametrize("text", ["<unk>", "a|b", "*", "under_score", "[x](y)", "`", "# 1"])
 def test_what_was_said_stays_text_in_markdown(text: str) -> None:
-    plain = published_page._plain(text)
+    plain = markdown_text(text)
     assert html.unescape(re.sub(r"\\(.)", r"\1", plain)) == text
     assert not re.search(r"(?<!\\)[*_`#<\[]", plain)
 
 
-def test_rows_are_readable_and_say_what_made_them(project: Path) -> None:
+def test_files_are_small_and_say_what_made_them(project: Path) -> None:
     rows = publish()
-    made_by = rows[0]["made_by"]
-    assert isinstance(made_by, dict)
-    assert set(made_by) == set(published.MADE_BY)
-    text = (PUBLISHED / "hred.json").read_text()
-    run = read_json(project / layout.evaluated("toy", "hred", 0) / "provenance.json")
-    assert run["mlflow_run_id"] not in text, "it means nothing elsewhere"
-    assert max(len(line) for line in text.splitlines()) < 20_000
-    assert len(text) < 40_000, "of 1,000 replicates and the thinned curves"
-    assert json.loads(text) == rows[:1]
+    assert rows[0].run.training.code_version
+    assert {row.run.training.mlflow_run_id or row.run.evaluated.mlflow_run_id for row in rows} == {None}
+    table = pq.read_table(PUBLISHED / published.RUNS)
+    assert table["nll_per_word"].to_pylist() == [row.run.evaluation.nll_per_word for row in rows]
+    sizes = [(PUBLISHED / name).stat().st_size for name in (published.RUNS, published.REPLICATES)]
+    assert sum(sizes) < 120_000, "of two runs; once 160,000"
 
 
 def test_replicates_survive_the_file() -> None:
     rng = np.random.default_rng(0)
     one = resample(rng.normal(4, 1, 50), np.ones(50), num_samples=30, seed=3)
-    entry = {
-        "estimate": one.estimate,
-        "seed": 3,
-        "num_conversations": 50,
-        **published.encoded(one),
-    }
-    again = published.decoded(json.loads(json.dumps(entry)))
+    again = published._decoded(published._encoded("key", "nll_per_word", one))
     assert again.pairs_with(one)
-    np.testing.assert_allclose(again.replicates, one.replicates, atol=2e-5)
+    spread = float(np.ptp(one.replicates))
+    np.testing.assert_allclose(again.replicates, one.replicates, atol=spread / 2 / published.STEPS)
+    twice = published._decoded(published._encoded("key", "nll_per_word", again))
+    np.testing.assert_allclose(twice.replicates, again.replicates, rtol=1e-12)
 
 
-def test_rows_of_before_are_kept(project: Path) -> None:
-    """Rows once had neither metrics nor replicates; claims about them are open, not lost."""
-    old = {
-        "corpus": "toy", "system": "vhred", "seed": 4, "nll_per_word": 3.25, "average_1turn": 0.5,
-        "made_by": {"data_hash": DATA_HASH, "params": {"system": {"architecture": "vhred"}}},
-        "protocol": {"split": "test"},
-    }  # fmt: skip
-    write_json(PUBLISHED / "vhred.json", [old])
-    assert names(publish()) == [("hred", 0), ("vhcr-ud", 0), ("vhred", 4)]
-    older = next(results for results in published.load(PUBLISHED) if results.systems == ("vhred",))
-    assert older.runs[0].value("average_1turn") == 0.5
-    other = {
-        **old,
-        "system": "hred",
-        "made_by": {"data_hash": DATA_HASH, "params": {"system": {"architecture": "hred"}}},
-    }
-    write_json(PUBLISHED / "vhred.json", [old])
-    write_json(PUBLISHED / "hred.json", [{**other, "nll_per_word": 3.5}])
+def test_publishing_again_changes_nothing(project: Path) -> None:
+    """Rows of runs whose files are gone are read and written again each time."""
     publish()
-    older = next(results for results in published.load(PUBLISHED) if "vhred" in results.systems)
-    told = Evidence(older, num_samples=0, seed=0).leaders("nll_per_word", ["hred", "vhred"])
-    assert told == set(), "nothing says that they cannot be told apart"
-    assert "| VHRED | ≤ 3.250 |" in PAGE.read_text()
-
-
-@pytest.mark.parametrize("text", ["{}", '[{"corpus": "toy"}]', "["])
-def test_a_damaged_file_is_named_and_all_are_kept(project: Path, text: str) -> None:
-    """That it is of a system which this time adds nothing makes no difference."""
-    write_text(PUBLISHED / "vhred.json", text)
-    with pytest.raises(DataError, match=r"results/toy/vhred\.json"):
-        publish()
-    assert [path.name for path in PUBLISHED.iterdir()] == ["vhred.json"]
-    assert (PUBLISHED / "vhred.json").read_text() == text
-
-
-def test_a_row_in_the_file_of_another_system_is_refused(project: Path) -> None:
-    """The next run of its own system would stand beside it, not in its place."""
-    publish()
-    (PUBLISHED / "hred.json").rename(PUBLISHED / "vhred.json")
-    with pytest.raises(DataError, match=r"vhred\.json: row 0: is of hred, not of vhred"):
-        publish()
-
-
-def test_files_of_other_systems_are_left_alone(project: Path) -> None:
-    """So that a commit shows what was added."""
-    publish()
+    before = {name: (PUBLISHED / name).read_bytes() for name in (published.RUNS, published.REPLICATES)}
     shutil.rmtree(project / layout.evaluated("toy", "hred", 0).parent)
-    before = (PUBLISHED / "hred.json").stat().st_mtime_ns
-    assert names(publish()) == [("hred", 0), ("vhcr-ud", 0)]
-    assert (PUBLISHED / "hred.json").stat().st_mtime_ns == before
+    publish()
+    assert {name: (PUBLISHED / name).read_bytes() for name in before} == before
+
+
+def test_the_kl_of_both_levels_is_their_sum(project: Path) -> None:
+    publish()
+    (results,) = published.load(PUBLISHED)
+    ours = Evidence(results, num_samples=0, seed=0).interval("vhcr-ud", "kl_per_word")
+    theirs = Evidence(load("toy"), num_samples=1000, seed=0).interval("vhcr-ud", "kl_per_word")
+    assert ours == pytest.approx(theirs, abs=5e-5)
+
+
+@pytest.mark.parametrize("name", [published.RUNS, published.REPLICATES])
+def test_a_damaged_file_is_named_and_kept(project: Path, name: str) -> None:
+    publish()
+    (PUBLISHED / name).write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(DataError, match=rf"results/toy/{re.escape(name)}: cannot be read"):
+        publish()
+    assert (PUBLISHED / name).read_bytes() == b"PAR1 and nothing else"
 
 
 def test_nothing_evaluated_is_said(project: Path) -> None:
@@ -235,8 +208,8 @@ def test_commands(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(PARAMS, "params.yaml")
     summary.main(["publish", "toy"])
     assert capsys.readouterr().out.splitlines() == [
-        "results/toy/hred.json",
-        "results/toy/vhcr-ud.json",
+        "results/toy/runs.parquet",
+        "results/toy/replicates.parquet",
         "results/toy/README.md",
         "results/README.md",
     ]
@@ -275,20 +248,10 @@ def test_a_report_leaves_a_folder_of_others_alone(project: Path) -> None:
 
 def test_one_folder_takes_one_report(project: Path) -> None:
     publish()
-    names = ["results/toy/hred.json", "results/toy/vhcr-ud.json", "--out", "both"]
+    names = ["results/toy", "results/other", "--out", "both"]
     result = CliRunner().invoke(app, ["report", *names])
     assert "--out: takes one page" in str(result.exception) + result.output
     assert not Path("both").exists()
-
-
-def test_files_of_one_name_have_pages_of_their_own(project: Path) -> None:
-    """Of one system on two corpora; the second page once took the place of the first."""
-    publish()
-    other = Path("results/other/hred.json")
-    write_text(other, (PUBLISHED / "hred.json").read_text())
-    result = CliRunner().invoke(app, ["report", "results/toy/hred.json", str(other)], catch_exceptions=False)
-    pages = [line for line in result.output.splitlines() if line.endswith("index.html")]
-    assert pages == ["reports/published-toy-hred/index.html", "reports/published-other-hred/index.html"]
 
 
 def test_a_report_of_what_is_published(project: Path) -> None:

@@ -76,8 +76,8 @@ class EmbeddingScore(Record):
     extrema_by_turn: ByPlace = ()
     greedy: float | None = None
     greedy_by_turn: ByPlace = ()
-    num_pairs: int = 0
-    num_dropped: int = 0  # pairs that some metric leaves out
+    num_pairs: int | None = None
+    num_dropped: int | None = None  # pairs that some metric leaves out
 
 
 class TextScore(Record):
@@ -91,10 +91,14 @@ class TextScore(Record):
     repetition: float | None = None
 
 
-class Responses(TextScore, EmbeddingScore):
-    """All scores of responses of one length; ``serban`` are those of the other definition in use."""
+class BothDefinitions(EmbeddingScore):
+    """Table 3 by the definition of the paper's program, and by the other one in use."""
 
-    serban: EmbeddingScore = EmbeddingScore()
+    serban: EmbeddingScore | None = None
+
+
+class Responses(TextScore, BothDefinitions):
+    """All scores of responses of one length."""
 
 
 class SampledResponses(Record):
@@ -119,7 +123,7 @@ class Diversity(Record):
 class Information(Record):
     """I(x; z) in nats, biased low: it cannot exceed the log of the number of posteriors."""
 
-    estimate: float
+    estimate: float | None
     standard_error: float | None = None
     num_posteriors: int | None = None
 
@@ -131,7 +135,7 @@ class BySource(Record):
     prior: float
     prior_conv: float | None = None
     prior_utt: float | None = None
-    shuffled: float
+    shuffled: float | None
     shuffled_conv: float | None = None
     shuffled_utt: float | None = None
 

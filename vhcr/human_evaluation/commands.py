@@ -48,7 +48,7 @@ def build(
     """
     from vhcr.human_evaluation.pairs import draw_pairs, find_run, read_run
     from vhcr.human_evaluation.study import Settings, Study
-    from vhcr.report.systems import kinds
+    from vhcr.results.labels import kinds
 
     mine, theirs = (read_run(find_run(name), turns) for name in (system, opponent))
     drawn = draw_pairs(mine, theirs, items, seed, include_identical=include_identical)
@@ -214,7 +214,7 @@ def _open(path: Path) -> Study:
 def _paper_corpus(corpus: str) -> str | None:
     """The paper's corpus that this one is read as, by params.yaml; None where that does not say."""
     from vhcr.params import Params
-    from vhcr.report.paper import paper_corpus
+    from vhcr.results.paper import paper_corpus
 
     if not Path("params.yaml").is_file():
         return None

@@ -12,10 +12,11 @@ from typing import Any
 from vhcr.errors import StudyError
 from vhcr.human_evaluation.preference import LEVEL, NUM_SAMPLES, OUTCOMES, SEED, Preference, Share, preference
 from vhcr.human_evaluation.study import Outcome, Study
-from vhcr.report.paper import PaperFigures
-from vhcr.report.results import Results
-from vhcr.report.systems import label, system_order
-from vhcr.report.tables import NOTHING, Cell, Column, Row, Table, latex
+from vhcr.report.tables import Cell, Column, Row, Table, latex
+from vhcr.report.templates import NOTHING
+from vhcr.results.labels import label, system_order
+from vhcr.results.paper import PaperFigures
+from vhcr.results.runs import Results
 from vhcr.results.statistics import Interval
 
 PLURALS: dict[Outcome, str] = {"win": "wins", "loss": "losses", "tie": "ties"}
@@ -165,7 +166,7 @@ def of_runs(paths: Sequence[Path], results: Results) -> Table:
         if other:
             told = " and ".join(f"{settings.corpus}/{system}/{seed}" for system, seed in sorted(other))
             raise StudyError(f"{study.path}: of {told}, not on this page")
-        if settings.provenance.get("data_hash") != results.manifest.get("data_hash"):
+        if settings.provenance.get("data_hash") != results.data.manifest.data_hash:
             raise StudyError(f"{study.path}: of runs on other data than those of this page")
     table = as_table(compare(studies))
     if table is None:

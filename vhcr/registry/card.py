@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from vhcr.report.results import number, read_sums
-from vhcr.report.systems import label
+from vhcr.evaluation.records import Evaluation
+from vhcr.results.labels import label
+from vhcr.results.records import EvaluationRecord, TrainingRecord
+from vhcr.results.runs import read_sums
 from vhcr.results.statistics import Interval, ratio_interval
-
-Json = Mapping[str, Any]
 
 ROWS = {  # table key -> what it says
     "nll_per_word": "bound on −log p, nats per word (lower is better)",
@@ -36,71 +35,65 @@ def intervals(evaluated: Path, *, num_samples: int, seed: int) -> dict[str, Inte
 
 
 def model_card(
-    info: Json, metrics: Json, provenance: Json, found: Mapping[str, Interval], *, run_url: str
+    training: TrainingRecord,
+    evaluation: Evaluation,
+    evaluated: EvaluationRecord,
+    found: Mapping[str, Interval],
+    *,
+    run_url: str,
 ) -> str:
-    """Markdown from run.json, metrics.json, provenance.json and the intervals of the evaluation."""
-    system, corpus = info["system"], info["corpus"]
-    settings = info["params"]["system"]
+    """Markdown from the records of a run and the intervals of its evaluation."""
+    settings = training.params["system"]
     kin = "of" if settings["architecture"] in ("hred", "vhred", "vhcr") else "to compare with"
+    commit = f"`{training.code_version[:12]}`" if training.code_version else "unknown"
+    if training.code_version and training.dirty:
+        commit += " with uncommitted changes"
     lines = [
-        f"# {label(system)} on {corpus}, seed {info['seed']}",
+        f"# {label(training.system)} on {training.corpus}, seed {training.seed}",
         "",
         f"A conversation model {kin} the VHCR family (Park, Cho and Kim, NAACL 2018): it answers what was "
         "said before.",
         "",
-        f"- System: `{system}` ({settings['architecture']}, reading `{settings['reading']}`, "
+        f"- System: `{training.system}` ({settings['architecture']}, reading `{settings['reading']}`, "
         f"word drop {settings['word_drop']}, utterance drop {settings['utterance_drop']}), "
-        f"{info.get('num_parameters', 0):,} parameters",
-        f"- Data: `{corpus}`, data hash `{info['data_hash'][:16]}`; "
-        f"vocabulary `{info['vocabulary_hash'][:16]}`",
-        f"- Made by commit {_commit(info)}, device {info.get('device', 'unknown')}, "
-        f"{info.get('seconds', 0):.0f} s of training",
-        f"- The run: [{info['system']}-{info['seed']}]({run_url})",
+        f"{training.num_parameters or 0:,} parameters",
+        f"- Data: `{training.corpus}`, data hash `{training.data_hash[:16]}`; "
+        f"vocabulary `{training.vocabulary_hash[:16]}`",
+        f"- Made by commit {commit}, device {training.device or 'unknown'}, "
+        f"{training.seconds or 0:.0f} s of training",
+        f"- The run: [{training.system}-{training.seed}]({run_url})",
         "",
         "## On the test split",
         "",
-        f"{metrics['num_conversations']:,} conversations, {metrics['num_words']:,} words; 95 % intervals by "
+        f"{evaluation.num_conversations:,} conversations, {evaluation.num_words:,} words; 95 % intervals by "
         "bootstrap over conversations. They say nothing of other seeds.",
         "",
         "| number | value | 95 % interval |",
         "| --- | --- | --- |",
     ]
     for key, said in ROWS.items():
-        value = found[key].estimate if key in found else number(metrics, key)
-        if value is not None:
-            interval = f"{found[key].low:.4f} to {found[key].high:.4f}" if key in found else "–"
-            lines.append(f"| {said} | {value:.4f} | {interval} |")
-    lines += ["", *_notes(metrics, provenance), "", "## Limits", "", *_limits(info, metrics)]
-    lines += ["", "## Asking it", "", *_asking(corpus)]
+        if key in found:
+            estimate, low, high = found[key]
+            lines.append(f"| {said} | {estimate:.4f} | {low:.4f} to {high:.4f} |")
+    lines += ["", _notes(evaluation, evaluated), "", "## Limits", "", *_limits(training, evaluation)]
+    lines += ["", "## Asking it", "", *_asking(training.corpus)]
     return "\n".join(lines) + "\n"
 
 
-def _commit(info: Json) -> str:
-    commit = info.get("code_version")
-    if not commit:
-        return "unknown"
-    return f"`{commit[:12]}`" + (" with uncommitted changes" if info.get("dirty") else "")
+def _notes(evaluation: Evaluation, evaluated: EvaluationRecord) -> str:
+    protocol = evaluated.protocol
+    turns = protocol.evaluation.get("context_turns", 1)
+    context = "the first turn" if turns == 1 else f"the first {turns} turns"
+    exact = "exact: the model has no latent variable"
+    kind = exact if evaluation.bound_is_exact else "an upper bound, with one posterior sample"
+    return (
+        f"−log p is {kind}. Responses to {context} of a conversation, decoded with strategy "
+        f"`{protocol.generation.get('strategy', 'greedy')}`. "
+        f"Metric version {evaluation.metric_version}."
+    )
 
 
-def _notes(metrics: Json, provenance: Json) -> list[str]:
-    protocol = provenance.get("protocol", {})
-    generation = protocol.get("generation", {})
-    exact = metrics.get("bound_is_exact")
-    kind = "exact: the model has no latent variable" if exact else "an upper bound, with one posterior sample"
-    return [
-        f"−log p is {kind}. Responses to {_context(protocol)}, decoded with strategy "
-        f"`{generation.get('strategy', 'greedy')}`. "
-        f"Metric version {metrics.get('metric_version', 1)}.",
-    ]
-
-
-def _context(protocol: Json) -> str:
-    turns = protocol.get("evaluation", {}).get("context_turns", 1)
-    return "the first turn of a conversation" if turns == 1 else f"the first {turns} turns of a conversation"
-
-
-def _limits(info: Json, metrics: Json) -> list[str]:
-    kl = number(metrics, "kl_per_word")
+def _limits(training: TrainingRecord, evaluation: Evaluation) -> list[str]:
     limits = [
         "- It says what people in its corpus tend to say. It knows no facts and has no notion of harm: what "
         "comes out may be wrong, offensive or copied from the corpus. Not for advice, nor for use without "
@@ -108,12 +101,12 @@ def _limits(info: Json, metrics: Json) -> list[str]:
         "- It hears only words of its vocabulary; all others are `<unk>`, which it also says.",
         "- Embedding metrics compare word vectors of whole responses; they are no judgement by people.",
     ]
-    if not metrics.get("bound_is_exact") and kl is not None and kl < 0.02:
+    if not evaluation.bound_is_exact and evaluation.kl_per_word < 0.02:
         limits.append(
-            f"- Its latent variables carry next to nothing (KL {kl:.4f} nats a word): sampling z changes "
-            "little."
+            f"- Its latent variables carry next to nothing (KL {evaluation.kl_per_word:.4f} nats a word): "
+            "sampling z changes little."
         )
-    if info["params"]["system"]["reading"] == "release":
+    if training.params["system"]["reading"] == "release":
         limits.append("- It cannot begin a conversation: it never learnt to say a first utterance.")
     return limits
 

@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vhcr.report.results import Sums, read_sums
+from vhcr.results.runs import Sums, read_nll
 from vhcr.results.statistics import paired_difference
 
-KEY = "nll_per_word"
 RULE = (
     "**champion** is the version with the lowest bound (nats per test word). A newer version takes its place "
     "only where the 95 % interval of the difference, by paired bootstrap over the test conversations, lies "
@@ -38,7 +37,7 @@ def judge(challenger: Path, champion: Path, *, num_samples: int, seed: int) -> V
     Raises:
         DataError: a file that is there is damaged.
     """
-    new, old = (read_sums(folder).get(KEY) for folder in (challenger, champion))
+    new, old = (read_nll(folder) for folder in (challenger, champion))
     if new is None or old is None:
         lacking = "the new one" if new is None else "the champion"
         return Verdict(False, f"{lacking} has no bound per conversation: it cannot be compared")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from vhcr.files import write_text
 from vhcr.recording import client, plainly
-from vhcr.report.evidence import Evidence
-from vhcr.report.paper import PaperFigures
-from vhcr.report.plots import figures, write_images
-from vhcr.report.results import Results, load_one
+from vhcr.report.charts import write_images
+from vhcr.report.figures import figures
+from vhcr.results.compare import Evidence
+from vhcr.results.paper import PaperFigures
+from vhcr.results.runs import Results, load_one
 
 NUM_SAMPLES = 20
 FIGURES = ("kl", "loss", "dimensions")  # those that are about one run; the report has the others
@@ -34,8 +35,7 @@ def send_shown(run_id: str, corpus: str, system: str, seed: int) -> None:
         write_text(folder / "samples.txt", samples(results))
         for figure in figures(evidence, PaperFigures(None)):
             if figure.id in FIGURES:
-                _, svg = write_images(figure, folder / "plots")
-                svg.unlink()
+                write_images(figure, folder / "plots", ("png",))
         with plainly():
             client().log_artifacts(run_id, temporary)
 

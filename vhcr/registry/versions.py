@@ -6,17 +6,19 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from vhcr.errors import DataError
-from vhcr.files import digest, file_digest, read_json
+from vhcr.evaluation.records import Evaluation
+from vhcr.files import digest, file_digest
 from vhcr.params import GenerationParams, parse
-from vhcr.provenance import read_run
 from vhcr.recording import client, experiment_name, import_run, one_at_a_time, plainly, run_url
 from vhcr.recording.files import EVALUATION
 from vhcr.recording.store import told
 from vhcr.registry.card import intervals, model_card
 from vhcr.registry.champion import RULE, Verdict, judge
+from vhcr.results.records import EvaluationRecord, TrainingRecord, read_record, read_training
+from vhcr.results.statistics import Interval
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,27 +60,26 @@ def register(
         DataError: a file of the run or its evaluation is missing or damaged.
         RecordingError: MLflow cannot be reached, or refused.
     """
-    info = read_run(folder)
-    metrics, provenance = (read_json(evaluated / name) for name in ("metrics.json", "provenance.json"))
-    try:
-        evaluation = provenance["protocol"]["evaluation"]
-        bootstrap = {"num_samples": evaluation["bootstrap_samples"], "seed": evaluation["seed"]}
-        generation = parse(
-            GenerationParams,
-            provenance["protocol"]["generation"],
-            where="protocol.generation",
-            origin=str(evaluated / "provenance.json"),
-        )
-    except KeyError as error:
-        raise DataError(f"{evaluated / 'provenance.json'}: {error} is missing") from None
+    training = read_training(folder)
+    evaluation = read_record(Evaluation, evaluated / "metrics.json")
+    made = read_record(EvaluationRecord, evaluated / "provenance.json")
+    origin = str(evaluated / "provenance.json")
+    generation = parse(GenerationParams, made.protocol.generation, where="protocol.generation", origin=origin)
+    bootstrap = {}
+    for name, key in (("num_samples", "bootstrap_samples"), ("seed", "seed")):
+        value = made.protocol.evaluation.get(key)
+        if not isinstance(value, int):
+            raise DataError(f"{origin}: protocol.evaluation.{key} is missing")
+        bootstrap[name] = value
     run_id = run_id or import_run(folder, evaluated)
-    name = experiment_name(info["corpus"])
+    name = experiment_name(training.corpus)
     with one_at_a_time("registry"), plainly():
         connected = client()
         run = connected.get_run(run_id).info
         found = intervals(evaluated, **bootstrap)
-        card = model_card(info, metrics, provenance, found, run_url=run_url(run.experiment_id, run_id))
-        _ensure_model(connected, name, info["corpus"])
+        url = run_url(run.experiment_id, run_id)
+        card = model_card(training, evaluation, made, found, run_url=url)
+        _ensure_model(connected, name, training.corpus)
         identity = model_digest(folder)
         version = _version_of(connected, name, identity)
         is_new = version is None
@@ -86,7 +87,7 @@ def register(
             version = _new_version(
                 connected, name, folder, run.experiment_id, run_id, generation, card, identity
             )
-        _describe(connected, version, card, _tags(info, metrics, found, identity, evaluated))
+        _describe(connected, version, card, _tags(training, evaluation, found, identity, evaluated))
         verdict = _crown(connected, version, evaluated, bootstrap, make_champion)
     registered = Registered(name, str(version.version), run_id, is_new, verdict.moves, verdict.reason)
     log.info("%s", registered)
@@ -95,15 +96,15 @@ def register(
 
 def model_digest(folder: Path) -> str:
     """What two runs share exactly when they are the same model: parameters, vocabulary, sizes, system."""
-    info = read_json(folder / "run.json")
     parts = []
+    params = read_training(folder).params
     for name in ("best.safetensors", "vocabulary.txt"):
         try:
             parts.append(file_digest(folder / name))
         except OSError as error:
             raise DataError(f"{folder / name}: cannot be read: {error.strerror}") from None
-    shape = {part: info["params"][part] for part in ("model", "system")}
-    return digest(*parts, repr(sorted((part, sorted(values.items())) for part, values in shape.items())))
+    shape = [(part, sorted(params[part].items())) for part in ("model", "system")]
+    return digest(*parts, repr(shape))
 
 
 def _ensure_model(connected: MlflowClient, name: str, corpus: str) -> None:
@@ -160,20 +161,23 @@ def _new_version(
 
 
 def _tags(
-    info: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    found: Mapping[str, Any],
+    training: TrainingRecord,
+    evaluation: Evaluation,
+    found: Mapping[str, Interval],
     identity: str,
     evaluated: Path,
 ) -> dict[str, str]:
-    tags = {name: str(info[name]) for name in ("corpus", "system", "seed", "data_hash")}
-    tags |= {
+    tags = {
+        "corpus": training.corpus,
+        "system": training.system,
+        "seed": str(training.seed),
+        "data_hash": training.data_hash,
         "model_digest": identity,
         "evaluation_digest": digest(*(file_digest(evaluated / name) for name in COMPARED)),
-        "git_commit": str(info.get("code_version")),
-        "dirty": str(bool(info.get("dirty"))).lower(),
-        "reading": info["params"]["system"]["reading"],
-        "nll_per_word": f"{metrics['nll_per_word']:.4f}",
+        "git_commit": str(training.code_version),
+        "dirty": str(training.dirty).lower(),
+        "reading": str(training.params["system"]["reading"]),
+        "nll_per_word": f"{evaluation.nll_per_word:.4f}",
     }
     if "nll_per_word" in found:
         tags["nll_per_word_interval"] = f"{found['nll_per_word'].low:.4f} to {found['nll_per_word'].high:.4f}"

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from vhcr.report.evidence import USED_KL, Evidence
-from vhcr.report.results import EMBEDDING_METRICS, Run, number
-from vhcr.report.systems import label
-from vhcr.report.use import LEVELS, UNHEARD, UNINFORMED, VANISHED, Level, judged, unused
+from vhcr.results.compare import USED_KL, Evidence
+from vhcr.results.labels import label
+from vhcr.results.runs import EMBEDDING_METRICS, Run
 from vhcr.results.statistics import Interval
+from vhcr.results.use import LEVELS, UNHEARD, UNINFORMED, VANISHED, Level, judged, unused
 
 Verdict = Literal["supported", "not supported", "undecided", "not run"]
 
@@ -54,7 +54,7 @@ def claims(evidence: Evidence) -> list[Claim]:
     judged = [
         Claim(text, where, rule, judge(cast))
         for text, where, rule, judge, corpora in _CLAIMS
-        if corpora is None or evidence.results.paper_corpus in corpora
+        if corpora is None or evidence.results.data.paper_corpus in corpora
     ]
     return sorted(judged, key=lambda claim: claim.finding.verdict == "not run")
 
@@ -150,23 +150,19 @@ def kl_course(run: Run, without: Iterable[Level] = ()) -> list[tuple[float, floa
 
     The KL of the latents ``without`` is left out.
     """
-    names = ("step", "split", "kl_per_word", *(f"kl_{level}_per_word" for level in without))
-    if not set(names) <= set(run.curves):
-        return []
-    rows = zip(*(run.curves[name] for name in names), strict=True)
-    return [
-        (step, kl - sum(ignored))
-        for step, split, kl, *ignored in rows
-        if split == "validation" and None not in (step, kl, *ignored)
-    ]
+    course = run.curves.points("kl_per_word", "validation")
+    for level in without:
+        ignored = dict(run.curves.points(f"kl_{level}_per_word", "validation"))
+        course = [(step, kl - ignored[step]) for step, kl in course if step in ignored]
+    return course
 
 
 def _early_weight(run: Run) -> float | None:
     """The KL weight that training ended with, if it was still to rise. An exact NLL depends on none."""
-    weights = [weight for weight in run.curves.get("kl_weight", ()) if weight is not None]
-    wanted = number(run.settings, "final_kl_weight")
-    early = run.is_bound and weights and weights[-1] < (1.0 if wanted is None else wanted)
-    return float(weights[-1]) if early else None
+    weights = [weight for weight in run.curves.columns.get("kl_weight", ()) if weight is not None]
+    wanted = run.settings.get("final_kl_weight", 1.0)
+    early = run.is_bound and weights and isinstance(wanted, (int, float)) and weights[-1] < wanted
+    return weights[-1] if early else None
 
 
 def _quarter_change(course: Sequence[tuple[float, float]]) -> float | None:
@@ -340,10 +336,8 @@ def _hred_responses(others: Sequence[str], sign: int) -> Callable[[Evidence], Fi
 def _prior_narrows(evidence: Evidence) -> Finding:
     if missing := _need(evidence, "vhred-zonly"):
         return missing
-    ratios = {
-        run.name: number(run.metrics, "diagnostics", "prior_variance_ratio")
-        for run in evidence.results.of("vhred-zonly")
-    }
+    runs = evidence.results.of("vhred-zonly")
+    ratios = {run.name: run.evaluation.diagnostics.prior_variance_ratio for run in runs}
     known = [ratio for ratio in ratios.values() if ratio is not None]
     if len(known) < len(ratios):
         return Finding("undecided", "the runs lack the prior's variance ratio")
@@ -351,7 +345,7 @@ def _prior_narrows(evidence: Evidence) -> Finding:
     narrow: Verdict = "supported" if max(known) < NARROW else "undecided"
     if min(known) > 1:
         narrow = "not supported"
-    shown = "; ".join(f"{name}: ratio {ratio:.3f}" for name, ratio in ratios.items())
+    shown = "; ".join(f"{name}: ratio {ratio:.3f}" for name, ratio in ratios.items() if ratio is not None)
     found = _when_annealed(evidence, ("vhred-zonly",), Finding(narrow, shown))
     return Finding(_together([found.verdict, *verdicts]), "; ".join([found.evidence, *texts]))
 

@@ -1,4 +1,4 @@
-"""Tables 1 to 3 and those beyond the paper, as data; HTML, LaTeX and CSV are ways to write the same cells."""
+"""Tables 1 to 3 and those beyond the paper, each defined once; a template writes the cells in each format."""
 
 from __future__ import annotations
 
@@ -6,18 +6,29 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, TypeVar
 
+from vhcr.evaluation.records import BySource, EmbeddingScore, Information, Probe, SampledResponses, TextScore
 from vhcr.report.claims import signed
-from vhcr.report.evidence import Evidence
-from vhcr.report.paper import PaperFigures
-from vhcr.report.results import EMBEDDING_METRICS, Run, number
-from vhcr.report.systems import label
+from vhcr.report.templates import NOTHING, rendered
+from vhcr.results.compare import Evidence
+from vhcr.results.labels import label
+from vhcr.results.paper import PaperFigures
+from vhcr.results.records import Embeddings
+from vhcr.results.runs import EMBEDDING_METRICS, RESPONSE_MEASURES, Run
 from vhcr.results.statistics import MeanAndDeviation, mean_and_deviation
 
-NOTHING = "–"
+T = TypeVar("T")
+Value = Callable[[Run], float | None]
+Level = Literal["conv", "utt"]
+
+_BEST = (
+    "Bold: the best, and whatever cannot be told apart from it (95 % paired bootstrap over test conversations"
+    " and seeds)."
+)
+_BOUNDED = ("nll_per_word", "perplexity", "subset", "importance_weighted")
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,7 @@ class Column:
 
     key: str
     title: str
-    value: Callable[[Run], float | None]
+    value: Value
     digits: int = 3
     group: str = ""
     percent: bool = False
@@ -102,46 +113,23 @@ class Table:
 def tables(evidence: Evidence, paper: PaperFigures) -> list[Table]:
     """All tables that have at least one number."""
     made = [
-        _likelihood_table(evidence, paper),
-        _kl_table(evidence, paper),
-        _response_table(evidence, paper),
-        _difference_table(evidence),
-        _serban_table(evidence),
-        _text_table(evidence),
-        _diversity_table(evidence),
-        _diagnostics_table(evidence),
-        _probe_table(evidence),
-        _source_table(evidence),
+        _likelihood(evidence, paper),
+        _kl(evidence, paper),
+        _responses(evidence, paper),
+        _differences(evidence),
+        _serban(evidence),
+        _text(evidence),
+        _diversity(evidence),
+        _diagnostics(evidence),
+        _probes(evidence),
+        _sources(evidence),
     ]
     return [table for table in made if table is not None]
 
 
 def latex(table: Table) -> str:
     r"""The table for a paper: booktabs, "mean \pm deviation", the paper's figures beside ours."""
-    widths = [2 if column.paper else 1 for column in table.columns]
-    lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", r"\small"]
-    lines += [rf"\begin{{tabular}}{{l{'r' * sum(widths)}}}", r"\toprule"]
-    if any(group for group, _ in table.groups):
-        lines.append(
-            " & ".join(["", *(rf"\multicolumn{{{n}}}{{c}}{{{_tex(g)}}}" for g, n in table.groups)]) + r" \\"
-        )
-    heads = ["System"]
-    for column in table.columns:
-        heads += [_tex(column.title), "paper"] if column.paper else [_tex(column.title)]
-    lines += [" & ".join(heads) + r" \\", r"\midrule"]
-    for row in table.rows:
-        fields = [_tex(row.label)]
-        for cell in row.cells:
-            number_text = rf"\mathbf{{{cell.text}}}" if cell.best else cell.text
-            math = cell.prefix.replace("≤", r"\leq") + number_text
-            math += rf" \pm {cell.deviation}" if cell.deviation else ""
-            fields.append("--" if cell.text == NOTHING else f"${_tex_number(math)}$")
-            if cell.paper is not None:
-                fields.append("--" if cell.paper == NOTHING else f"${_tex_number(cell.paper)}$")
-        lines.append(" & ".join(fields) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\caption{{{_tex(table.title)}. {_tex(table.caption)}}}", rf"\label{{tab:{table.id}}}"]
-    return "\n".join([*lines, r"\end{table}", ""])
+    return rendered("table.tex.jinja", table=table)
 
 
 def as_csv(table: Table) -> str:
@@ -167,50 +155,25 @@ def _plain(text: str) -> str:
     return "" if text == NOTHING else re.sub(r"(?<=\d),(?=\d{3})", "", text.replace("−", "-"))
 
 
-_TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{"}
-_TEX |= {
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "−": "$-$",
-    "–": "--",
-    "≤": r"$\leq$",
-}
-_TEX |= {"µ": r"$\mu$", "±": r"$\pm$", "…": r"\dots{}"}
+def _of(part: Callable[[Run], T | None], number: Callable[[T], float | None]) -> Value:
+    """A number of a part of the evaluation that a run may lack."""
+
+    def value(run: Run) -> float | None:
+        found = part(run)
+        return None if found is None else number(found)
+
+    return value
 
 
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(character, character) for character in text)
-
-
-def _tex_number(text: str) -> str:
-    for sign, tex in (("−", "-"), ("±", r"\pm"), ("%", r"\%"), (",", "{,}"), (" [", r"\,[")):
-        text = text.replace(sign, tex)
-    return text
-
-
-def _simple(
-    title: str, key: str, *, digits: int = 3, group: str = "", paper: bool = False, leaders: bool = False
+def _measure(
+    title: str, key: str, *, group: str = "", paper: bool = False, leaders: bool = False, latent: bool = False
 ) -> Column:
-    return Column(
-        key, title, lambda run: run.value(key), digits=digits, group=group, paper=paper, leaders=leaders
-    )
+    """A number of table.json; ``latent``: nothing for a system that has no latent variable."""
 
+    def value(run: Run) -> float | None:
+        return run.value(key) if run.is_bound or not latent else None
 
-def _latent(title: str, key: str, *, paper: bool) -> Column:
-    """As ``_simple``, but nothing for a system that has no latent variable."""
-    return Column(key, title, lambda run: run.value(key) if run.is_bound else None, paper=paper)
-
-
-def _at(title: str, *path: str, digits: int = 3, group: str = "", percent: bool = False) -> Column:
-    return Column(
-        ".".join(path),
-        title,
-        lambda run: number(run.metrics, *path),
-        digits=digits,
-        group=group,
-        percent=percent,
-    )
+    return Column(key, title, value, group=group, paper=paper, leaders=leaders)
 
 
 def _table(
@@ -266,60 +229,50 @@ def _table(
     return Table(id, title, caption, used, rows)
 
 
-_BOUNDED = ("nll_per_word", "perplexity", "subset", "importance_weighted")
-
-
 def _deviation(column: Column, summary: MeanAndDeviation | None) -> str:
     return column.text(summary.deviation) if summary and summary.deviation is not None else ""
 
 
-_BEST = (
-    "Bold: the best, and whatever cannot be told apart from it (95 % paired bootstrap over test conversations"
-    " and seeds)."
-)
-
-
-def _largest_bound(evidence: Evidence) -> int | None:
-    """The largest K that any run has an importance-weighted bound for."""
-    return max((k for run in evidence.results.runs for k in run.bounds), default=None)
-
-
-def _likelihood_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
+def _likelihood(evidence: Evidence, paper: PaperFigures) -> Table | None:
     ours = paper.corpus is not None
     columns = [
-        _simple("NLL", "nll_per_word", paper=ours, leaders=True),
-        _latent("Recon.", "reconstruction_per_word", paper=ours),
-        _latent("KL", "kl_per_word", paper=ours),
-        Column("perplexity", "Perplexity", lambda run: run.value("perplexity"), digits=1),
+        _measure("NLL", "nll_per_word", paper=ours, leaders=True),
+        _measure("Recon.", "reconstruction_per_word", paper=ours, latent=True),
+        _measure("KL", "kl_per_word", paper=ours, latent=True),
+        Column("perplexity", "Perplexity", lambda run: run.evaluation.perplexity, digits=1),
     ]
     caption = "Nats per target word on the test split, EOS counted; ≤ marks an upper bound on the NLL. "
-    largest = _largest_bound(evidence)
+    largest = max((k for run in evidence.results.runs for k in run.bounds), default=None)
     if largest:
+
+        def tightest(run: Run) -> float | None:
+            return run.bounds.get(largest) if run.is_bound else run.value("importance_weighted")
+
         group = "Subset of the test split"
         columns += [
             Column(
                 "subset",
                 "NLL, one sample",
-                lambda run: number(run.metrics, "importance_bound_subset_nll_per_word"),
+                lambda run: run.evaluation.importance_bound_subset_nll_per_word,
                 group=group,
             ),
-            Column(
-                "importance_weighted",
-                f"NLL, K = {largest}",
-                lambda run: _tightest(run, largest),
-                group=group,
-                leaders=True,
-            ),
+            Column("importance_weighted", f"NLL, K = {largest}", tightest, group=group, leaders=True),
         ]
         caption += (
             f"The importance-weighted bound with K = {largest} samples is tighter, and the fairer comparison "
             "with HRED's exact NLL; a plot shows how it converges. "
         )
+    apart = [system for system in evidence.results.systems if not evidence.usual_words(system)]
+    if apart:
+        caption += (
+            f"{', '.join(map(label, apart))}: nats of other words (the reading `release` scores no first "
+            "utterance), so not compared with the others. "
+        )
     return _table(
         evidence,
         "table1",
         "Table 1: negative log-likelihood",
-        f"{caption}{_other_words(evidence)}{_BEST} {paper.note(1)}".strip(),
+        f"{caption}{_BEST} {paper.note(1)}".strip(),
         columns,
         paper=paper,
         table=1,
@@ -327,97 +280,85 @@ def _likelihood_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
     )
 
 
-def _other_words(evidence: Evidence) -> str:
-    """Which systems' nats are of other words than the rest's, if any."""
-    systems = evidence.results.systems
-    apart = [system for system in systems if not evidence.usual_words(system)]
-    if not apart:
-        return ""
-    return (
-        f"{', '.join(map(label, apart))}: nats of other words (the reading `release` scores no first "
-        f"utterance), "
-        "so not compared with the others. "
-    )
+def _kl(evidence: Evidence, paper: PaperFigures) -> Table | None:
+    def share(run: Run) -> float | None:
+        conv, total = run.value("kl_conv_per_word"), run.value("kl_per_word")
+        return conv / total if conv and total else None
 
-
-def _tightest(run: Run, samples: int) -> float | None:
-    """The bound with that many samples; of an exact NLL, the NLL."""
-    return run.bounds.get(samples) if run.is_bound else run.value("importance_weighted")
-
-
-def _kl_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
     ours = paper.corpus is not None
     columns = [
-        _latent("Total", "kl_per_word", paper=ours),
-        _latent("z_conv", "kl_conv_per_word", paper=ours),
-        _latent("z_utt", "kl_utt_per_word", paper=ours),
-        Column("share", "z_conv's share", _conv_share, percent=True),
+        _measure("Total", "kl_per_word", paper=ours, latent=True),
+        _measure("z_conv", "kl_conv_per_word", paper=ours, latent=True),
+        _measure("z_utt", "kl_utt_per_word", paper=ours, latent=True),
+        Column("share", "z_conv's share", share, percent=True),
     ]
-    return _table(
-        evidence,
-        "table2",
-        "Table 2: KL divergence by latent level",
-        f"Nats per target word on the test split. {paper.note(2)}".strip(),
-        columns,
-        paper=paper,
-        table=2,
-    )
+    caption = f"Nats per target word on the test split. {paper.note(2)}".strip()
+    title = "Table 2: KL divergence by latent level"
+    return _table(evidence, "table2", title, caption, columns, paper=paper, table=2)
 
 
-def _conv_share(run: Run) -> float | None:
-    conv, total = run.value("kl_conv_per_word"), run.value("kl_per_word")
-    return conv / total if conv and total else None
-
-
-def _vectors(embeddings: Mapping[str, Any]) -> str:
+def _vectors(embeddings: Embeddings | None) -> str:
     """Which word vectors our own scores come from: scores by other vectors are not comparable."""
-    if not embeddings:
+    if embeddings is None:
         return ""
-    own = embeddings.get("source") == "corpus"
-    named = (
-        "word2vec trained on the training split"
-        if own
-        else str(embeddings.get("origin", "vectors from a file"))
-    )
-    coverage = number(embeddings, "token_coverage")
+    own = embeddings.source == "corpus"
+    named = "word2vec trained on the training split" if own else embeddings.origin
+    coverage = embeddings.token_coverage
     known = "" if coverage is None else f", which know {coverage:.1%} of the test split's words"
     return f"Our vectors: {named}{known}."
 
 
-def _response_table(evidence: Evidence, paper: PaperFigures) -> Table | None:
+def _group(turns: int) -> str:
+    return f"{turns} turn{'s' if turns != 1 else ''}"
+
+
+def _pairs(scores: Callable[[Run], EmbeddingScore | None], group: str, key: str) -> list[Column]:
+    return [
+        Column(f"{key}.kept", "Kept", _of(scores, lambda s: s.num_pairs), 0, group),
+        Column(f"{key}.dropped", "Dropped", _of(scores, lambda s: s.num_dropped), 0, group),
+    ]
+
+
+def _responses(evidence: Evidence, paper: PaperFigures) -> Table | None:
     ours = paper.corpus is not None
     columns = []
-    for turns in ("1", "3"):
-        group = f"{turns} turn{'s' if turns != '1' else ''}"
+    for turns in (1, 3):
+
+        def scores(run: Run, turns: int = turns) -> EmbeddingScore | None:
+            return run.evaluation.responses.get(turns)
+
         columns += [
-            _simple(metric.capitalize(), f"{metric}_{turns}turn", group=group, paper=ours, leaders=True)
-            for metric in EMBEDDING_METRICS
+            _measure(m.capitalize(), f"{m}_{turns}turn", group=_group(turns), paper=ours, leaders=True)
+            for m in EMBEDDING_METRICS
         ]
-        columns += [
-            _at("Kept", "responses", turns, "num_pairs", digits=0, group=group),
-            _at("Dropped", "responses", turns, "num_dropped", digits=0, group=group),
-        ]
+        columns += _pairs(scores, _group(turns), f"{turns}")
     return _table(
         evidence,
         "table3",
         "Table 3: embedding metrics",
         "Similarity of responses to what was really said, by the definition of the paper's program: greedy "
         "matching from each reference word; pairs without a known word on either side dropped. Mean over "
-        f"turns. {_vectors(evidence.results.embeddings)} {_BEST} {paper.note(3)}".strip(),
+        f"turns. {_vectors(evidence.results.data.embeddings)} {_BEST} {paper.note(3)}".strip(),
         columns,
         paper=paper,
         table=3,
     )
 
 
-def _serban_table(evidence: Evidence) -> Table | None:
+def _serban(evidence: Evidence) -> Table | None:
     columns = []
-    for turns, plural in (("1", ""), ("3", "s")):
-        path, group = ("responses", turns, "serban"), f"{turns} turn{plural}"
-        columns += [_at(metric.capitalize(), *path, metric, group=group) for metric in EMBEDDING_METRICS]
+    for turns in (1, 3):
+
+        def scores(run: Run, turns: int = turns) -> EmbeddingScore | None:
+            found = run.evaluation.responses.get(turns)
+            return None if found is None else found.serban
+
+        group = _group(turns)
         columns += [
-            _at("Kept", *path, "num_pairs", digits=0, group=group),
-            _at("Dropped", *path, "num_dropped", digits=0, group=group),
+            Column(f"{turns}.average", "Average", _of(scores, lambda s: s.average), group=group),
+            Column(f"{turns}.extrema", "Extrema", _of(scores, lambda s: s.extrema), group=group),
+            Column(f"{turns}.greedy", "Greedy", _of(scores, lambda s: s.greedy), group=group),
+            *_pairs(scores, group, f"{turns}"),
         ]
     return _table(
         evidence,
@@ -429,17 +370,21 @@ def _serban_table(evidence: Evidence) -> Table | None:
     )
 
 
-def _text_table(evidence: Evidence) -> Table | None:
+def _text(evidence: Evidence) -> Table | None:
     columns = []
-    for turns, plural in (("1", ""), ("3", "s")):
-        group = f"{turns} turn{plural}"
+    for turns in (1, 3):
+
+        def scores(run: Run, turns: int = turns) -> TextScore | None:
+            return run.evaluation.responses.get(turns)
+
+        group = _group(turns)
         columns += [
-            _at("BLEU", "responses", turns, "bleu", digits=2, group=group),
-            _at("Distinct-1", "responses", turns, "distinct_1", digits=4, group=group),
-            _at("Distinct-2", "responses", turns, "distinct_2", digits=4, group=group),
-            _at("Entropy", "responses", turns, "entropy", digits=2, group=group),
-            _at("Length ratio", "responses", turns, "length_ratio", digits=2, group=group),
-            _at("Repetition", "responses", turns, "repetition", group=group, percent=True),
+            Column(f"{turns}.bleu", "BLEU", _of(scores, lambda s: s.bleu), 2, group),
+            Column(f"{turns}.distinct_1", "Distinct-1", _of(scores, lambda s: s.distinct_1), 4, group),
+            Column(f"{turns}.distinct_2", "Distinct-2", _of(scores, lambda s: s.distinct_2), 4, group),
+            Column(f"{turns}.entropy", "Entropy", _of(scores, lambda s: s.entropy), 2, group),
+            Column(f"{turns}.length_ratio", "Length ratio", _of(scores, lambda s: s.length_ratio), 2, group),
+            Column(f"{turns}.repetition", "Repetition", _of(scores, lambda s: s.repetition), 3, group, True),
         ]
     return _table(
         evidence,
@@ -451,19 +396,64 @@ def _text_table(evidence: Evidence) -> Table | None:
     )
 
 
-def _diagnostics_table(evidence: Evidence) -> Table | None:
-    columns = [
-        _at("z_conv", "diagnostics", "active_units_conv", digits=0, group="Active units"),
-        _at("z_utt", "diagnostics", "active_units_utt", digits=0, group="Active units"),
-        _at("E[var] / Var(µ)", "diagnostics", "prior_variance_ratio", group="Prior of z_utt"),
-    ]
-    for level in ("conv", "utt"):
-        group = f"I(x; z_{level}), nats"
-        path = ("diagnostics", f"mutual_information_{level}")
+def _diversity(evidence: Evidence) -> Table | None:
+    def greedy(run: Run) -> SampledResponses | None:
+        return None if run.evaluation.diversity is None else run.evaluation.diversity.greedy
+
+    def beam(run: Run) -> SampledResponses | None:
+        return None if run.evaluation.diversity is None else run.evaluation.diversity.beam
+
+    def sample(run: Run) -> SampledResponses | None:
+        return None if run.evaluation.diversity is None else run.evaluation.diversity.sample
+
+    columns = []
+    ways = {"greedy decoding": greedy, "beam decoding": beam, "every word sampled": sample}
+    for group, way in ways.items():
         columns += [
-            Column(f"mutual_information_{level}", "estimate", _mutual_information(level), 2, group),
-            _at("std. error", *path, "standard_error", digits=2, group=group),
-            Column(f"most_{level}", "at most", _most_information(level), 2, group),
+            Column(f"{group}.embedding_diversity", "Embedding diversity",
+                   _of(way, lambda s: s.embedding_diversity), group=group),
+            Column(f"{group}.distinct_responses", "Different", _of(way, lambda s: s.distinct_responses),
+                   group=group, percent=True),
+            Column(f"{group}.distinct_1", "Distinct-1", _of(way, lambda s: s.distinct_1), 4, group),
+            Column(f"{group}.distinct_2", "Distinct-2", _of(way, lambda s: s.distinct_2), 4, group),
+        ]  # fmt: skip
+    return _table(
+        evidence,
+        "diversity",
+        "How much several responses to one context differ",
+        "1 − mean cosine between two responses to the same context; share of responses that are different "
+        "ones. By greedy or beam decoding, all that differs comes from the latents.",
+        columns,
+    )
+
+
+def _diagnostics(evidence: Evidence) -> Table | None:
+    def conv(run: Run) -> Information | None:
+        return run.evaluation.diagnostics.mutual_information_conv
+
+    def utt(run: Run) -> Information | None:
+        return run.evaluation.diagnostics.mutual_information_utt
+
+    columns = [
+        Column("active_units_conv", "z_conv", lambda run: run.evaluation.diagnostics.active_units_conv, 0,
+               "Active units"),
+        Column("active_units_utt", "z_utt", lambda run: run.evaluation.diagnostics.active_units_utt, 0,
+               "Active units"),
+        Column("prior_variance_ratio", "E[var] / Var(µ)",
+               lambda run: run.evaluation.diagnostics.prior_variance_ratio, group="Prior of z_utt"),
+    ]  # fmt: skip
+    for level, information in (("conv", conv), ("utt", utt)):
+        group = f"I(x; z_{level}), nats"
+        columns += [
+            Column(f"information_{level}", "estimate", _of(information, lambda i: i.estimate), 2, group),
+            Column(f"error_{level}", "std. error", _of(information, lambda i: i.standard_error), 2, group),
+            Column(
+                f"most_{level}",
+                "at most",
+                _of(information, lambda i: math.log(i.num_posteriors) if i.num_posteriors else None),
+                2,
+                group,
+            ),
         ]
     return _table(
         evidence,
@@ -478,51 +468,40 @@ def _diagnostics_table(evidence: Evidence) -> Table | None:
     )
 
 
-def _mutual_information(level: str) -> Callable[[Run], float | None]:
-    """Older results hold the estimate alone, newer ones its standard error too."""
-    path = ("diagnostics", f"mutual_information_{level}")
+def _sources(evidence: Evidence) -> Table | None:
+    def errors(run: Run) -> BySource | None:
+        return run.evaluation.diagnostics.reconstruction_per_word_by_source
 
-    def value(run: Run) -> float | None:
-        alone = number(run.metrics, *path)
-        return number(run.metrics, *path, "estimate") if alone is None else alone
+    def gain(other: Callable[[BySource], float | None]) -> Value:
+        def rise(found: BySource) -> float | None:
+            replaced = other(found)
+            return None if replaced is None else replaced - found.posterior
 
-    return value
+        return _of(errors, rise)
 
+    def share(other: Callable[[BySource], float | None]) -> Value:
+        def of_error(found: BySource) -> float | None:
+            replaced = other(found)
+            return (replaced - found.posterior) / replaced if replaced else None
 
-def _most_information(level: str) -> Callable[[Run], float | None]:
-    def value(run: Run) -> float | None:
-        count = number(run.metrics, "diagnostics", f"mutual_information_{level}", "num_posteriors")
-        return math.log(count) if count else None
+        return _of(errors, of_error)
 
-    return value
-
-
-def _source_table(evidence: Evidence) -> Table | None:
-    path = ("diagnostics", "reconstruction_per_word_by_source")
-
-    def gain(source: str) -> Callable[[Run], float | None]:
-        def value(run: Run) -> float | None:
-            own, other = number(run.metrics, *path, "posterior"), number(run.metrics, *path, source)
-            return other - own if own is not None and other is not None else None
-
-        return value
-
-    def share(source: str) -> Callable[[Run], float | None]:
-        def value(run: Run) -> float | None:
-            gained, other = gain(source)(run), number(run.metrics, *path, source)
-            return gained / other if gained is not None and other else None
-
-        return value
-
-    columns = [_at("its posterior", *path, "posterior", group="Reconstruction error")]
-    for source, title in (("prior", "the prior"), ("shuffled", "another's posterior")):
-        group = f"Gain over z from {title}"
-        columns += [
-            Column(f"gain_{source}", "both levels", gain(source), group=group),
-            Column(f"gain_{source}_conv", "z_conv alone", gain(f"{source}_conv"), group=group),
-            Column(f"gain_{source}_utt", "z_utt alone", gain(f"{source}_utt"), group=group),
-            Column(f"share_{source}", "of the error", share(source), group=group, percent=True),
-        ]
+    columns = [
+        Column("posterior", "its posterior", _of(errors, lambda s: s.posterior), group="Reconstruction error")
+    ]
+    prior, shuffled = "Gain over z from the prior", "Gain over z from another's posterior"
+    columns += [
+        Column("gain_prior", "both levels", gain(lambda s: s.prior), group=prior),
+        Column("gain_prior_conv", "z_conv alone", gain(lambda s: s.prior_conv), group=prior),
+        Column("gain_prior_utt", "z_utt alone", gain(lambda s: s.prior_utt), group=prior),
+        Column("share_prior", "of the error", share(lambda s: s.prior),
+               group=prior, percent=True),
+        Column("gain_shuffled", "both levels", gain(lambda s: s.shuffled), group=shuffled),
+        Column("gain_shuffled_conv", "z_conv alone", gain(lambda s: s.shuffled_conv), group=shuffled),
+        Column("gain_shuffled_utt", "z_utt alone", gain(lambda s: s.shuffled_utt), group=shuffled),
+        Column("share_shuffled", "of the error",
+               share(lambda s: s.shuffled), group=shuffled, percent=True),
+    ]  # fmt: skip
     return _table(
         evidence,
         "sources",
@@ -534,51 +513,30 @@ def _source_table(evidence: Evidence) -> Table | None:
     )
 
 
-def _diversity_table(evidence: Evidence) -> Table | None:
-    ways: dict[str, None] = {}
-    for run in evidence.results.runs:
-        found = run.metrics.get("diversity")
-        entries = found.items() if isinstance(found, Mapping) else ()
-        ways.update(dict.fromkeys(name for name, entry in entries if isinstance(entry, Mapping)))
-    columns = []
-    for way in ways:
-        group = "every word sampled" if way == "sample" else f"{way} decoding"
-        columns += [
-            _at("Embedding diversity", "diversity", way, "embedding_diversity", group=group),
-            _at("Different", "diversity", way, "distinct_responses", group=group, percent=True),
-            _at("Distinct-1", "diversity", way, "distinct_1", digits=4, group=group),
-            _at("Distinct-2", "diversity", way, "distinct_2", digits=4, group=group),
-        ]
-    return _table(
-        evidence,
-        "diversity",
-        "How much several responses to one context differ",
-        "1 − mean cosine between two responses to the same context; share of responses that are different "
-        "ones. By greedy or beam decoding, all that differs comes from the latents.",
-        columns,
-    )
-
-
-PROBED = {  # what probes read, and what the table calls it
-    "z_conv_drawn": "z_conv",
-    "z_conv": "mean of z_conv",
-    "z_utt_drawn": "z_utt",
-    "z_utt": "mean of z_utt",
-    "h_cxt": "h_cxt",
+PROBED: dict[str, Callable[[Probe], float | None]] = {  # what probes read, as the table calls it
+    "z_conv": lambda probe: probe.z_conv_drawn,
+    "mean of z_conv": lambda probe: probe.z_conv,
+    "z_utt": lambda probe: probe.z_utt_drawn,
+    "mean of z_utt": lambda probe: probe.z_utt,
+    "h_cxt": lambda probe: probe.h_cxt,
 }
 
 
-def _probe_table(evidence: Evidence) -> Table | None:
+def _probes(evidence: Evidence) -> Table | None:
+    chances: dict[str, float] = {}
+    for run in evidence.results.runs:
+        for name, probe in run.evaluation.diagnostics.probe.items():
+            chances.setdefault(name, probe.chance)
     columns = []
-    for name in _probe_names(evidence):
-        chances = [
-            number(run.metrics, "diagnostics", "probe", name, "chance") for run in evidence.results.runs
-        ]
-        chance = next((value for value in chances if value is not None), None)
-        group = name if chance is None else f"{name} (chance {100 * chance:.0f} %)"
+    for name, chance in chances.items():
+
+        def of_label(run: Run, name: str = name) -> Probe | None:
+            return run.evaluation.diagnostics.probe.get(name)
+
+        group = f"{name} (chance {100 * chance:.0f} %)"
         columns += [
-            _at(title, "diagnostics", "probe", name, source, group=group, percent=True)
-            for source, title in PROBED.items()
+            Column(f"{name}.{title}", title, _of(of_label, accuracy), group=group, percent=True)
+            for title, accuracy in PROBED.items()
         ]
     return _table(
         evidence,
@@ -591,37 +549,20 @@ def _probe_table(evidence: Evidence) -> Table | None:
     )
 
 
-def _probe_names(evidence: Evidence) -> list[str]:
-    names: dict[str, None] = {}
-    for run in evidence.results.runs:
-        diagnostics = run.metrics.get("diagnostics")
-        probe = diagnostics.get("probe") if isinstance(diagnostics, dict) else None
-        names.update(dict.fromkeys(probe if isinstance(probe, dict) else ()))
-    return list(names)
-
-
-def _difference_table(evidence: Evidence) -> Table | None:
+def _differences(evidence: Evidence) -> Table | None:
     """VHCR + u.d (or the last system) minus each other one, with intervals."""
     systems = evidence.results.systems
     if len(systems) < 2:
         return None
     roles = {role: system for system, role in evidence.results.roles.items()}
     subject = roles.get("vhcr-ud", systems[-1])
-    keys = [
-        "nll_per_word",
-        "importance_weighted",
-        "kl_per_word",
-        *(f"{m}_{n}turn" for n in (1, 3) for m in EMBEDDING_METRICS),
-    ]
-    titles = [
-        "NLL",
-        "NLL, tightest",
-        "KL",
-        *(f"{m.capitalize()}, {n}" for n in ("1 turn", "3 turns") for m in EMBEDDING_METRICS),
-    ]
+    titles = {"nll_per_word": "NLL", "importance_weighted": "NLL, tightest", "kl_per_word": "KL"}
+    for key in RESPONSE_MEASURES:
+        metric, _, turns = key.rpartition("_")
+        titles[key] = f"{metric.capitalize()}, {_group(int(turns.removesuffix('turn')))}"
     others = [system for system in systems if system != subject]
-    found = {key: [evidence.difference(subject, other, key) for other in others] for key in keys}
-    used = [key for key in keys if any(found[key])]
+    found = {key: [evidence.difference(subject, other, key) for other in others] for key in titles}
+    used = [key for key in titles if any(found[key])]
     if not used:
         return None
     rows = []
@@ -631,7 +572,7 @@ def _difference_table(evidence: Evidence) -> Table | None:
         rows.append(Row(other, f"vs {label(other)}", cells, []))
     columns = [
         Column(key, title, lambda _: None, group="Similarity" if key.endswith("turn") else "Nats per word")
-        for key, title in zip(keys, titles, strict=True)
+        for key, title in titles.items()
         if key in used
     ]
     return Table(

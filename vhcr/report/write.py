@@ -7,14 +7,15 @@ import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from vhcr.errors import DataError
 from vhcr.files import write_json, write_parquet, write_text
+from vhcr.report.charts import write_images
 from vhcr.report.page import Report, render
-from vhcr.report.plots import write_images
-from vhcr.report.results import Results, Run
 from vhcr.report.tables import as_csv, latex
+from vhcr.results.runs import Results, Run
+
+Columns = dict[str, list[object]]
 
 
 def write(report: Report, folder: Path, *, commit: str | None = None) -> Path:
@@ -55,63 +56,45 @@ def curves_csv(runs: Sequence[Run]) -> str:
 
     The first column names the run: ``vhcr-ud-0``. A cell is empty where there is no such number.
     """
-    rows = [
-        {"run": f"{run.system}-{run.seed}"} | dict(zip(run.curves, values, strict=True))
-        for run in runs
-        for values in zip(*run.curves.values(), strict=True)
-    ]
-    columns = dict.fromkeys(name for row in rows for name in row) or {"run": None}
+    columns = dict.fromkeys(name for run in runs for name in run.curves.columns if name != "epoch")
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(columns), restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        whole = {name: int(row[name]) for name in ("step", "epoch") if row.get(name) is not None}
-        writer.writerow(row | whole)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", "step", "epoch", "split", *columns])
+    for run in runs:
+        curves = run.curves
+        numbers = [curves.columns.get(name, [None] * len(curves.steps)) for name in ("epoch", *columns)]
+        for step, split, epoch, *row in zip(curves.steps, curves.splits, *numbers, strict=True):
+            whole = [None if value is None else int(value) for value in (step, epoch)]
+            writer.writerow([f"{run.system}-{run.seed}", *whole, split, *row])
     return text.getvalue()
 
 
-def responses(results: Results) -> dict[str, list[Any]]:
+def responses(results: Results) -> Columns:
     """Table 5: what every run said in the contexts of the page, one row a turn."""
+    heads = ("system", "seed", "conversation_id", "num_response_turns", "turn", "context", "reference",
+             "response")  # fmt: skip
     rows = [
-        {
-            "system": run.system,
-            "seed": run.seed,
-            "conversation_id": conversation,
-            "num_response_turns": length,
-            "turn": turn,
-            "context": list(response.context),
-            "reference": reference,
-            "response": text,
-        }
+        (run.system, run.seed, conversation, length, turn, list(response.context), reference, text)
         for run in results.runs
         for (length, conversation), response in run.responses.items()
         for turn, (reference, text) in enumerate(zip(response.references, response.responses, strict=True))
     ]
-    return _columns(rows)
+    return _columns(heads, rows)
 
 
-def talks(results: Results, table: str) -> dict[str, list[Any]]:
+def talks(results: Results, table: str) -> Columns:
     """Table 6 (``interpolation``) or 7 (``fixed``): what every run with z_conv said, one row a turn."""
+    heads = ("system", "seed", "path", "example", "position", "sample", "turn", "opening", "text")
     rows = [
-        {
-            "system": run.system,
-            "seed": run.seed,
-            "path": path or None,
-            "example": example,
-            "position": talk.position,
-            "sample": talk.sample,
-            "turn": turn,
-            "opening": talk.opening,
-            "text": text,
-        }
+        (run.system, run.seed, path or None, example, talk.position, talk.sample, turn, talk.opening, text)
         for run in results.runs
         for (of, path, example), conversations in run.talks.items()
         if of == table
         for talk in conversations
         for turn, text in enumerate(talk.turns)
     ]
-    return _columns(rows)
+    return _columns(heads, rows)
 
 
-def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ("system",))}
+def _columns(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Columns:
+    return {head: [row[i] for row in rows] for i, head in enumerate(heads)}

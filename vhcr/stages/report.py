@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vhcr import layout
 from vhcr.errors import DataError
@@ -16,25 +16,35 @@ from vhcr.stages.common import stage_main
 from vhcr.stages.resolve import resolve_results
 
 if TYPE_CHECKING:
-    from vhcr.report.results import Results
     from vhcr.report.tables import Table
+    from vhcr.results.runs import Results
 
 log = logging.getLogger(__name__)
 
 
 def run(params: Params, *, corpus: str) -> None:
     """Report on all runs of a corpus that were trained and evaluated on its present data."""
-    from vhcr.report.page import assemble
-    from vhcr.report.paper import paper_corpus
-    from vhcr.report.results import load
-    from vhcr.report.write import write
+    merged = params.corpus(corpus)
+    results = load(params, corpus, merged.evaluation.num_samples_shown)
+    evaluation = merged.evaluation
+    _write(results, layout.report(corpus), evaluation.bootstrap_samples, evaluation.seed)
+
+
+def load(params: Params, corpus: str, num_samples: int) -> Results:
+    """The evaluated runs of a corpus; the log says which are left out.
+
+    Raises:
+        DataError: none was evaluated on the present data, or a file is missing or damaged.
+        ParameterError: the corpus is not defined.
+    """
+    from vhcr.results import runs
+    from vhcr.results.paper import paper_corpus
     from vhcr.tokenisation.tokeniser import detokenise
 
-    merged = params.corpus(corpus)
-    results = load(
+    results = runs.load(
         corpus,
-        paper_corpus=paper_corpus(merged.source.reader),
-        num_samples=merged.evaluation.num_samples_shown,
+        paper_corpus=paper_corpus(params.corpus(corpus).source.reader),
+        num_samples=num_samples,
         readable=lambda text: detokenise(text.split()),
     )
     for left in results.left_out:
@@ -44,9 +54,7 @@ def run(params: Params, *, corpus: str) -> None:
             f"{layout.DATA / 'evaluated' / corpus}: no run was evaluated on the present data; "
             "`dvc repro` makes what is missing"
         )
-    report = assemble(results, num_samples=merged.evaluation.bootstrap_samples, seed=merged.evaluation.seed)
-    page = write(report, layout.report(corpus), commit=code_version().commit)
-    log.info("%s: %d runs of %d systems", page, len(results.runs), len(results.systems))
+    return results
 
 
 def compare(
@@ -63,7 +71,7 @@ def compare(
         CheckpointError: there is no such run.
         DataError: a run was not evaluated, or the runs do not compare.
     """
-    from vhcr.report import chosen
+    from vhcr.results import chosen
     from vhcr.tokenisation.tokeniser import detokenise
 
     places = [
@@ -72,38 +80,64 @@ def compare(
         for name, trained, evaluated in resolve_results(reference)
     ]
     found = chosen.load(places, readable=lambda text: detokenise(text.split()))
-    return _write(found, out, params, votes(found) if votes else None)
+    return _as_evaluated(found, out, params, votes(found) if votes else None)
 
 
 def from_published(path: Path, out: Path, params: Params | None = None) -> list[Path]:
-    """A page over the rows of results/<corpus>, one for each set of them that compares; their paths.
+    """A page over the runs of results/<corpus>, one for each set of them that compares; their paths.
 
     Raises:
         DataError: they are missing or damaged.
     """
-    from vhcr.report import published
+    from vhcr.results import published
 
     sets = published.load(path)
     if not sets:
-        raise DataError(f"{path}: there is no row in it")
+        raise DataError(f"{path}: there is no run in it")
     folders = [out if len(sets) == 1 else out / f"setting-{number}" for number in range(1, len(sets) + 1)]
-    return [_write(found, folder, params) for found, folder in zip(sets, folders, strict=True)]
+    return [_as_evaluated(found, folder, params) for found, folder in zip(sets, folders, strict=True)]
 
 
-def _write(results: Results, out: Path, params: Params | None, table4: Table | None = None) -> Path:
+def publish(corpus: str, params: Params, results: Path = Path("results")) -> list[Path]:
+    """Add a corpus's evaluated runs to results/<corpus>; returns its files and the pages.
+
+    Raises:
+        DataError: nothing was evaluated, or a file is missing or damaged.
+        ParameterError: the corpus is not defined.
+    """
+    from vhcr.report import markdown
+    from vhcr.results import published
+
+    evaluation = params.corpus(corpus).evaluation
+    found = load(params, corpus, 0)
+    files = published.publish(
+        found, num_samples=evaluation.bootstrap_samples, seed=evaluation.seed, folder=results
+    )
+    return [*files, markdown.write(results / corpus), markdown.write_overview(results)]
+
+
+def _as_evaluated(results: Results, out: Path, params: Params | None, table4: Table | None = None) -> Path:
     """The page; intervals by the protocol that the runs recorded."""
-    from vhcr.report.page import assemble
-    from vhcr.report.paper import paper_corpus
-    from vhcr.report.write import write
+    from vhcr.results.paper import paper_corpus
 
     if params is not None and results.corpus in params.corpora:
-        reader = params.corpus(results.corpus).source.reader
-        results = replace(results, paper_corpus=paper_corpus(reader))
-    protocols = [run.provenance.get("protocol") or {} for run in results.runs]
-    evaluation: dict[str, Any] = next((each["evaluation"] for each in protocols if "evaluation" in each), {})
-    report = assemble(
-        results, num_samples=evaluation.get("bootstrap_samples", 1000), seed=evaluation.get("seed", 0)
+        named = {"paper_corpus": paper_corpus(params.corpus(results.corpus).source.reader)}
+        results = replace(results, data=results.data.model_copy(update=named))
+    recorded = [
+        run.evaluated.protocol.evaluation for run in results.runs if run.evaluated.protocol.evaluation
+    ]
+    counts = (recorded[0].get("bootstrap_samples"), recorded[0].get("seed")) if recorded else (None, None)
+    samples, seed = (
+        value if isinstance(value, int) else usual for value, usual in zip(counts, (1000, 0), strict=True)
     )
+    return _write(results, out, samples, seed, table4)
+
+
+def _write(results: Results, out: Path, num_samples: int, seed: int, table4: Table | None = None) -> Path:
+    from vhcr.report.page import assemble
+    from vhcr.report.write import write
+
+    report = assemble(results, num_samples=num_samples, seed=seed)
     if table4 is not None:
         after = sum(table.id in ("table1", "table2", "table3") for table in report.tables)
         report = replace(report, tables=[*report.tables[:after], table4, *report.tables[after:]])

@@ -1,0 +1,182 @@
+"""What files say of a run and of its data, as records: read in one place, and reached by attribute.
+
+A training leaves run.json (what made it: equal in equal runs) and provenance.json (where and when), an
+evaluation metrics.json (``vhcr.evaluation.records.Evaluation``) and a provenance.json of its own. What a file
+of an older program lacks has the default that stands here; what it has besides is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import pydantic
+from pydantic import ConfigDict, Field, JsonValue
+
+from vhcr.errors import DataError
+from vhcr.evaluation.records import Parameters, Protocol, Record
+from vhcr.files import read_json
+
+R = TypeVar("R", bound=Record)
+
+
+class Machine(Record):
+    """What something ran on."""
+
+    cpu: str = "CPU"
+    cores: int | str = "?"
+    system: str = ""
+    memory_gib: float | None = None
+
+
+class Made(Record):
+    """Where, when and by which code something was made."""
+
+    code_version: str | None = None  # the commit
+    dirty: bool = False  # ... with changes that are not in it
+    device: str | None = None
+    machine: Machine | None = None
+    versions: dict[str, str] = {}
+    seconds: float | None = None
+    mlflow_run_id: str | None = None
+
+    @property
+    def commit(self) -> str | None:
+        """The commit as people read it."""
+        if not self.code_version:
+            return None
+        return self.code_version[:10] + (", with changes" if self.dirty else "")
+
+    @property
+    def processor(self) -> str | None:
+        """The GPU, or how many cores of which CPU."""
+        if self.device == "cpu" and self.machine is not None:
+            return f"{self.machine.cores} x {self.machine.cpu}"
+        return self.device
+
+
+class TrainingRecord(Made):
+    """run.json with provenance.json: what was trained, on what, how and where."""
+
+    corpus: str
+    system: str
+    seed: int
+    data_hash: str
+    params: dict[str, Parameters]  # the sections model, system and training
+    vocabulary_hash: str = ""
+    code: str | None = None  # a digest of the source that decides what a training computes
+    inputs: dict[str, str] = {}
+    num_parameters: int | None = None
+    best_step: int = 0
+    torch_version: str | None = None
+
+
+class EvaluationRecord(Made):
+    """provenance.json of an evaluation."""
+
+    data_hash: str
+    finished_at: str = ""  # ISO 8601, UTC
+    inputs: dict[str, str] = {}
+    protocol: Protocol
+
+
+class Manifest(Record):
+    """What was tokenised, and how."""
+
+    corpus: str = ""
+    data_hash: str
+    vocabulary_hash: str | None = None
+    tokenisation: Parameters = {}
+    splits: dict[str, dict[str, float]] = {}  # split -> conversations, utterances, words
+
+
+class Expectation(Record):
+    """One thing that must hold of tokenised data, and whether it does."""
+
+    expectation: str
+    success: bool = False
+    explanation: str = ""
+    table: str = ""
+    column: str | None = ""
+    observed: JsonValue = None
+    unexpected_count: int | None = None
+    examples: list[JsonValue] = []
+
+
+class Validation(Record):
+    """validation.json."""
+
+    success: bool
+    results: tuple[Expectation, ...] = ()
+
+
+class Embeddings(Record):
+    """metrics.json of the word vectors; all of it is shown."""
+
+    model_config = ConfigDict(extra="allow")
+
+    source: str = ""
+    origin: str = "vectors from a file"
+    token_coverage: float | None = None  # share of the test split's words that have a vector
+
+
+class Tokenisation(Record):
+    """metrics.json of the tokenised data; all of it is shown."""
+
+    model_config = ConfigDict(extra="allow")
+
+    splits: dict[str, dict[str, float]] = {}
+    leakage: dict[str, dict[str, JsonValue]] = {}  # kind of content -> where it recurs
+
+
+class Data(Record):
+    """All that is known of the data that runs saw."""
+
+    manifest: Manifest
+    tokenisation: Tokenisation = Tokenisation()
+    validation: Validation | None = None
+    embeddings: Embeddings | None = None
+    paper_corpus: str | None = Field(default=None, description="Which of the paper's corpora, if either.")
+
+
+def read_record(kind: type[R], *paths: Path) -> R:
+    """A record from a file, or from several that hold a part each.
+
+    Raises:
+        DataError: a file is missing or damaged, or a key is missing or of another type.
+    """
+    values: dict[str, JsonValue] = {}
+    for path in paths:
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise DataError(f"{path}: not a JSON object")
+        values |= found
+    return parse_record(kind, values, str(paths[0]))
+
+
+def parse_record(kind: type[R], values: Mapping[str, JsonValue] | str, where: str) -> R:
+    """A record from its JSON, or from what JSON holds.
+
+    Raises:
+        DataError: it does not fit; the message names ``where`` and the key.
+    """
+    try:
+        if isinstance(values, str):
+            return kind.model_validate_json(values)
+        return kind.model_validate(values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        said = "is missing" if first["type"] == "missing" else f"= {first['input']!r}: {first['msg']}"
+        raise DataError(f"{where}: {key} {said}") from None
+
+
+def read_training(folder: Path) -> TrainingRecord:
+    """The record of a trained run; its provenance is a file of its own, which may be missing.
+
+    Raises:
+        DataError: run.json is missing, or one of the two is damaged.
+    """
+    provenance = folder / "provenance.json"
+    return read_record(TrainingRecord, folder / "run.json", *([provenance] if provenance.exists() else []))
