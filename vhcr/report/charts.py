@@ -47,7 +47,7 @@ class Style(NamedTuple):
             "font": "DejaVu Sans, Verdana, sans-serif",
             "view": {"stroke": None},
             "axis": {**text, "domainColor": self.frame, "tickColor": self.frame, "gridColor": self.grid},
-            "legend": {"labelColor": self.ink, "labelLimit": 260, "title": None},
+            "legend": {"labelColor": self.ink, "labelLimit": 260, "symbolLimit": 0, "title": None},
             "title": {"color": self.ink, "anchor": "start", "fontSize": 12},
             "text": {"color": self.soft, "fontSize": 10},
         }
