@@ -21,7 +21,7 @@ from vhcr.batch import Batch, Ints
 from vhcr.errors import DataError, ParameterError
 from vhcr.generation import respond
 from vhcr.generation.respond import Responder
-from vhcr.models import HRED, VHCR, ConversationModel, Latents, Noise
+from vhcr.models import HRED, VHCR, ConversationModel, Latents, Noise, Transformer
 from vhcr.models.gaussian import draw_posterior, draw_prior
 from vhcr.tokenisation.specials import EOS
 
@@ -33,8 +33,9 @@ def model_of(
 ) -> ConversationModel:
     model = network(name, reading, layers=layers, scale=2.5, decoder_conditioning=conditioning).eval()
     with torch.no_grad():
-        output = model.decoder.output if isinstance(model, HRED) else model.output
-        output.linear.bias[EOS] += 2.0
+        if isinstance(model, (HRED, Transformer)):
+            output = model.decoder.output if isinstance(model, HRED) else model.output
+            output.linear.bias[EOS] += 2.0
     return model
 
 

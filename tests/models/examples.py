@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vhcr.batch import Batch, pack
-from vhcr.models import ConversationModel, build
+from vhcr.models import ConversationModel, KneserNey, build
 from vhcr.params import ModelParams, Params, SystemParams
 from vhcr.tokenisation.specials import EOS, SPECIALS, UNK
 
@@ -20,7 +20,7 @@ WORDS = [UNK, *range(len(SPECIALS), VOCABULARY)]  # what may stand inside an utt
 READINGS = ("paper", "release")
 CONDITIONINGS = ("initial_state", "every_step")
 SYSTEMS = ("hred", "vhred", "vhred-wd", "vhred-ud", "vhred-bow", "vhred-zonly", "vhcr", "vhcr-ud")
-ANCHORS = ("transformer",)  # from outside of the family: no drops, no latents
+ANCHORS = ("transformer", "kneser-ney")  # from outside of the family: no drops, no latents
 LATENT_SYSTEMS = tuple(name for name in SYSTEMS if name != "hred")
 DROPS: dict[str, Any] = {"word_drop": 0.4, "utterance_drop": 0.4}
 
@@ -71,6 +71,9 @@ def network(
 ) -> ConversationModel:
     """A small float64 model whose weights are ``scale`` times the usual, so that nothing is nearly linear."""
     model = build(sizes(layers, latent), system(name, reading, **changes), VOCABULARY, seed).double()
+    if isinstance(model, KneserNey):
+        model.count([packed(conversations([4, 2, 3, 1, 5, 2] * 5, seed=8))])
+        return model
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(scale)

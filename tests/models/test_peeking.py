@@ -44,6 +44,8 @@ def test_turns_do_not_see_the_future(name: str, reading: str) -> None:
         for earlier in range(turn):
             a, b = (words_of_turn(x, c, earlier) for x, c in ((original, BEFORE), (output, changed)))
             assert torch.equal(a, b), f"turn {turn} is seen at turn {earlier}"
+        if name == "kneser-ney":  # it has no h_cxt, and reaches back four words
+            continue
         # h_cxt at t itself does not contain x_t, but the next one does.
         context, moved = original.latents.h_cxt, output.latents.h_cxt
         assert torch.equal(context[: turn + 1], moved[: turn + 1])
@@ -67,7 +69,7 @@ def test_turns_do_not_see_the_future(name: str, reading: str) -> None:
             assert moved_conv.any(), f"q(z_conv) does not see turn {turn}"
 
 
-@pytest.mark.parametrize("name", ["hred", "vhred", "vhcr", *ANCHORS])
+@pytest.mark.parametrize("name", ["hred", "vhred", "vhcr", "transformer"])
 def test_words_do_not_see_themselves_or_the_future(name: str) -> None:
     model = network(name, layers=2).eval()
     turn = 2
@@ -85,7 +87,7 @@ def test_words_do_not_see_themselves_or_the_future(name: str) -> None:
         torch.testing.assert_close(errors[position], same_prefix[position], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["hred", "vhcr", *ANCHORS])
+@pytest.mark.parametrize("name", ["hred", "vhcr", "transformer"])
 def test_word_probabilities_sum_to_one(name: str) -> None:
     """Over every word of the vocabulary in one place: what is scored is a distribution given the past."""
     model = network(name).eval()

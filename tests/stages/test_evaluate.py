@@ -15,11 +15,12 @@ from vhcr.errors import DataError
 from vhcr.evaluation.probes import Gathered, probe_labels
 from vhcr.evaluation.records import METRIC_VERSION
 from vhcr.evaluation.responses import controlled
-from vhcr.files import file_digest, write_json
+from vhcr.files import file_digest, read_json, write_json
 from vhcr.models import build
 from vhcr.stages import evaluate, train
 from vhcr.token_files import Conversations
 from vhcr.tokenisation.vocabulary import Vocabulary
+from vhcr.training.loop import validate
 from vhcr.training.run import TrainedRun
 
 SYSTEMS = ("hred", "vhcr-ud")
@@ -126,6 +127,22 @@ def test_hred_has_an_exact_likelihood_and_no_latent_diagnostics(params):
     assert metrics["kl_per_word"] == 0.0
     assert "active_units_utt" not in metrics["diagnostics"]
     assert set(metrics["diagnostics"]["probe"]["topic"]) == {"chance", "num_test", "h_cxt"}
+
+
+@pytest.mark.parametrize("system", ["transformer", "kneser-ney"])
+def test_a_model_from_outside_of_the_family_goes_the_same_road(params, system):
+    """Trained, loaded and evaluated like all others; an n-gram model is as large as the data make it."""
+    train.run(params, "toy", system, 0)
+    trained = TrainedRun.load(layout.trained("toy", system, 0))
+    validation = Conversations.load(layout.tokenised("toy") / "token_ids" / "validation.parquet")
+    totals, _ = validate(trained.model, validation, 7, 0)
+    best = read_json(layout.trained("toy", system, 0) / "metrics.json")["best_validation"]
+    assert totals.per_word()["nll_per_word"] == pytest.approx(best["nll_per_word"])
+    _, metrics = run(params, system)
+    assert metrics["bound_is_exact"] is True
+    assert metrics["kl_per_word"] == 0.0
+    assert 0.0 < metrics["nll_per_word"] < np.log(len(trained.vocabulary))
+    assert metrics["responses"]["1"]["num_pairs"] > 0
 
 
 def test_the_subset_of_the_tighter_bound_is_there_for_an_exact_model_too(params):

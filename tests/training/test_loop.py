@@ -77,7 +77,14 @@ REMEDIES = {
 
 @pytest.mark.parametrize(
     ("system", "changes"),
-    [("hred", {}), ("vhred-wd", {}), ("vhred-bow", {}), ("vhcr-ud", {}), ("vhcr-ud", REMEDIES)],
+    [
+        ("hred", {}),
+        ("vhred-wd", {}),
+        ("vhred-bow", {}),
+        ("vhcr-ud", {}),
+        ("vhcr-ud", REMEDIES),
+        ("transformer", {}),
+    ],
 )
 @pytest.mark.parametrize("stops", [(1,), (6,), (3, 4, 2)])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(

@@ -53,7 +53,12 @@ def probe(
     fitted_on: Floats, fitted_labels: list[str], tested_on: Floats, tested_labels: list[str]
 ) -> ProbeResult | None:
     """Accuracy of a linear probe, [examples, size] -> labels; None where there is nothing to tell apart."""
-    if len(set(fitted_labels)) < 2 or len(set(fitted_labels)) > MAX_CLASSES or not tested_labels:
+    if (
+        fitted_on.shape[1] == 0
+        or len(set(fitted_labels)) < 2
+        or len(set(fitted_labels)) > MAX_CLASSES
+        or not tested_labels
+    ):
         return None
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler

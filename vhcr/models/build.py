@@ -8,6 +8,7 @@ from vhcr.errors import ParameterError
 from vhcr.models.conversation_model import ConversationModel
 from vhcr.models.hred import HRED
 from vhcr.models.initialisation import make_informative, make_orthogonal_across_gates
+from vhcr.models.kneser_ney import KneserNey
 from vhcr.models.transformer import Transformer
 from vhcr.models.vhcr import VHCR
 from vhcr.models.vhred import VHRED
@@ -18,6 +19,7 @@ ARCHITECTURES: dict[str, type[ConversationModel]] = {
     "vhred": VHRED,
     "vhcr": VHCR,
     "transformer": Transformer,
+    "kneser-ney": KneserNey,
 }
 # What a parameter above zero needs, and who has it.
 NEEDS: dict[str, tuple[type[ConversationModel], str]] = {

@@ -31,6 +31,7 @@ SYSTEM_LABELS = {
 # Systems of params.yaml that the paper does not have.
 OTHER_LABELS = {
     "transformer": "Transformer",
+    "kneser-ney": "Kneser-Ney, 5-gram",
     "vhcr-ud-release": "VHCR + u.d, release",
     "vhcr-ud-bow": "VHCR + u.d + bow",
     "vhcr-ud-every": "VHCR + u.d, every word",

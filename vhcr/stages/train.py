@@ -22,7 +22,7 @@ from pydantic import BaseModel, StrictBool
 from vhcr import layout, recording
 from vhcr.errors import DataError, HeldError, TrainingError, ValidationError
 from vhcr.files import flatten, locked, place, read_record, write_json, write_text
-from vhcr.models import build
+from vhcr.models import KneserNey, build
 from vhcr.models.objective import kl_weight
 from vhcr.params import Params
 from vhcr.provenance import code_version, dvc_hash, machine, versions
@@ -113,6 +113,8 @@ def train_into(
                 expected = estimate(params, len(vocabulary), train, validation, seed, stop)
                 log.info("%s %s seed %d: %s", corpus, system, seed, expected)
         model = build(params.model, params.system, len(vocabulary), seed).to(device)
+        if isinstance(model, KneserNey):
+            model.count(train.batches(params.training.batch_conversations))
         state = TrainState(model, adam(model, params.training), who)
         if (work / "state.safetensors").exists():
             state.load(work / "state.safetensors")

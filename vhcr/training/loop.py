@@ -230,6 +230,8 @@ def fit(
     device = next(model.parameters()).device
     size = params.batch_conversations
     steps_per_epoch, total_steps = schedule(len(train), params)
+    if not any(parameter.requires_grad for parameter in model.parameters()):  # a table of counts
+        steps_per_epoch = total_steps = 0
     settle_precision(state, params, workers)
     meter = _Meter()
     saved = time.monotonic()

@@ -111,6 +111,7 @@ class TrainedRun:
         tensors, _ = read_tensors(path)
         if checkpoint == "last":
             tensors = {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}
+        model.make_room(tensors)
         load_parameters(model, tensors, path)
         return cls(folder, info, params, vocabulary, model.to(device).eval())
 
