@@ -108,7 +108,8 @@ def train_into(
     with stop_on_signal() as stop, join(device) as workers, ExitStack() as held:
         if workers.records:
             held.enter_context(hold(work))
-        if workers.size == 1 and not (work / "state.safetensors").exists():
+        counts = params.system.architecture == "kneser-ney"  # no steps to time
+        if workers.size == 1 and not counts and not (work / "state.safetensors").exists():
             with suppress(Interrupted):  # fit asks, too, and leaves a checkpoint
                 expected = estimate(params, len(vocabulary), train, validation, seed, stop)
                 log.info("%s %s seed %d: %s", corpus, system, seed, expected)

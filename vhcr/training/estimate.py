@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vhcr.batch import Batch
+from vhcr.errors import ParameterError
 from vhcr.models import Noise, build
 from vhcr.models.precision import products_in
 from vhcr.params import TrainingParams
@@ -92,7 +93,12 @@ def estimate(
 
     Raises:
         Interrupted: ``should_stop`` said so, asked before every batch.
+        ParameterError: there are no steps to time: the model counts words.
     """
+    if params.system.architecture == "kneser-ney":
+        raise ParameterError(
+            "'kneser-ney' counts words, once: it has no steps to be timed"
+        )
     device = choose_device(params.training.device)
     size = params.training.batch_conversations
     model = build(params.model, params.system, vocabulary_size, seed).to(device)
