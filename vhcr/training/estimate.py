@@ -96,9 +96,7 @@ def estimate(
         ParameterError: there are no steps to time: the model counts words.
     """
     if params.system.architecture == "kneser-ney":
-        raise ParameterError(
-            "'kneser-ney' counts words, once: it has no steps to be timed"
-        )
+        raise ParameterError("'kneser-ney' counts words, once: it has no steps to be timed")
     device = choose_device(params.training.device)
     size = params.training.batch_conversations
     model = build(params.model, params.system, vocabulary_size, seed).to(device)
