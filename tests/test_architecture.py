@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "params": {"errors", "files"},
     "conversation": set(),
     "layout": set(),
+    "loopback": {"errors"},
     "provenance": {"errors", "files"},
     "tether": set(),
     "corpora": FILES,
@@ -40,12 +41,14 @@ MAY_IMPORT = {
     | {"batch", "token_files", "models", "training", "generation", "tokenisation", "word_vectors"},
     "results": FILES | {"evaluation"},  # its records
     "recording": FILES | {"training", "results"},
+    "explore": FILES
+    | {"batch", "token_files", "generation", "loopback", "models", "tokenisation", "training"},
     "serving": FILES | {"batch", "token_files", "generation", "models", "tokenisation", "training"},
     "registry": FILES | {"evaluation", "recording", "report", "results", "serving", "tokenisation"},
     "reproduction": FILES | {"recording", "training"},
     "report": FILES | {"evaluation", "results"},  # of evaluation its records
     # The text it shows, intervals (arithmetic), and the paper's figures.
-    "human_evaluation": FILES | {"tokenisation", "results", "report"},
+    "human_evaluation": FILES | {"loopback", "tokenisation", "results", "report"},
     "summary": FILES | {"report", "stages"},  # commands: of stages the one that publishes
 }
 ANY_ROOM = {"stages", "cli"}

@@ -13,9 +13,10 @@ import pytest
 import uvicorn
 
 from tests.human_evaluation.studies import make_study
-from vhcr.errors import StudyError
-from vhcr.human_evaluation.server import open_socket, uvicorn_config
+from vhcr.errors import ParameterError
+from vhcr.human_evaluation.server import create_app
 from vhcr.human_evaluation.study import Study
+from vhcr.loopback import open_socket, uvicorn_config
 
 JSON = {"Content-Type": "application/json"}
 
@@ -30,7 +31,7 @@ def client(study: Study) -> Iterator[httpx.Client]:
     """A client of a real server, which says that it is the server's own page."""
     listener = open_socket(0)
     site = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server = uvicorn.Server(uvicorn_config(study))
+    server = uvicorn.Server(uvicorn_config(create_app(study)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     with httpx.Client(base_url=site, headers={"Origin": site}, timeout=60, trust_env=False) as client:
@@ -173,7 +174,7 @@ def test_the_socket_is_on_loopback_and_a_taken_port_is_named() -> None:
     with open_socket(0) as listener:
         host, port = listener.getsockname()
         assert host == "127.0.0.1"
-        with pytest.raises(StudyError, match=f"port {port} cannot be opened: .*choose another --port"):
+        with pytest.raises(ParameterError, match=f"port {port} cannot be opened: .*choose another --port"):
             open_socket(port)
         with socket.create_connection((host, port), timeout=10):
             pass

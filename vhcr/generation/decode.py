@@ -14,7 +14,8 @@ All strategies share these rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -31,6 +32,10 @@ NEVER = (PAD, SOS)
 
 MIN_TEMPERATURE = 1e-20  # the likeliest word alone long before; logits divided by less overflow float32
 MAX_LENGTH_FACTOR = 1e300  # of words ** length_penalty, which is a float
+
+
+# Told of words as they come: the sequences that got one more each, and these words' ids.
+OnWords = Callable[[list[int], list[int]], None]
 
 
 class WordModel(Protocol):
@@ -84,12 +89,14 @@ def decode(
     noise: Noise,
     *keys: Tensor,
     want_log_probs: bool = True,
+    on_words: OnWords | None = None,
 ) -> Decoded:
     """Utterances from decoder states ``start`` [sequences, ...], by the strategy of ``params``.
 
     Sampling draws its words with ``noise``, keyed by ``keys`` (each [sequences]: conversation, sample, turn)
     and the word's position, so an utterance does not depend on its batch. Greedy search is faster without
     log-probabilities. Memory is bounded by taking so many sequences at a time as ``MAX_LOGITS`` allows.
+    ``on_words`` is told of every word as it comes; of a beam's when the search is over.
 
     Raises:
         ParameterError: a decoder's vocabulary holds nothing but special tokens that may not be emitted, or a
@@ -105,17 +112,27 @@ def decode(
     parts = []
     for first in range(0, max(1, len(start)), at_once):
         here = slice(first, first + at_once)
+        told = on_words and partial(_shifted, on_words, first)
         if params.strategy == "beam":
             parts.append(beam(decoder, start[here], params))
+            if told:
+                for row, ids in enumerate(parts[-1].token_ids):
+                    for word in ids:
+                        told([row], [word])
         elif params.strategy == "sample":
-            parts.append(sample(decoder, start[here], params, noise, *(key[here] for key in keys)))
+            own = (key[here] for key in keys)
+            parts.append(sample(decoder, start[here], params, noise, *own, on_words=told))
         else:
-            parts.append(greedy(decoder, start[here], params, want_log_probs=want_log_probs))
+            parts.append(greedy(decoder, start[here], params, want_log_probs=want_log_probs, on_words=told))
     log_probs = [part.log_probs for part in parts if part.log_probs is not None]
     return Decoded(
         [ids for part in parts for ids in part.token_ids],
         torch.cat(log_probs) if len(log_probs) == len(parts) else None,
     )
+
+
+def _shifted(on_words: OnWords, first: int, rows: list[int], words: list[int]) -> None:
+    on_words([first + row for row in rows], words)
 
 
 def _refuse_overflow(params: GenerationParams) -> None:
@@ -151,7 +168,8 @@ def _no_log_prob(start: Tensor, *shape: int) -> Tensor:
 class _Utterances:
     """Utterances that grow word by word and leave the computation when they end."""
 
-    def __init__(self, start: Tensor, max_words: int) -> None:
+    def __init__(self, start: Tensor, max_words: int, on_words: OnWords | None = None) -> None:
+        self._on_words = on_words
         self._ids = torch.full((len(start), max_words), EOS, device=start.device)
         self._num_words = torch.zeros(len(start), dtype=torch.int64, device=start.device)
         self.alive = torch.arange(len(start), device=start.device)  # which sequences still grow
@@ -162,6 +180,8 @@ class _Utterances:
         """One more word for each that is alive; those that got EOS end here."""
         self._ids[self.alive, self._num_words[self.alive]] = words
         self._num_words[self.alive] += 1
+        if self._on_words is not None:
+            self._on_words(self.alive.tolist(), words.tolist())
         going_on = (words != EOS).nonzero().squeeze(1)
         if len(going_on) < len(words):
             self.alive, words, state = self.alive[going_on], words[going_on], state[going_on]
@@ -175,10 +195,15 @@ class _Utterances:
 
 @torch.inference_mode()
 def greedy(
-    decoder: WordModel, start: Tensor, params: GenerationParams, *, want_log_probs: bool = True
+    decoder: WordModel,
+    start: Tensor,
+    params: GenerationParams,
+    *,
+    want_log_probs: bool = True,
+    on_words: OnWords | None = None,
 ) -> Decoded:
     """At each step the likeliest word."""
-    utterances = _Utterances(start, params.max_words)
+    utterances = _Utterances(start, params.max_words, on_words)
     total = _no_log_prob(start, len(start)) if want_log_probs else None
     for step in range(params.max_words):
         if len(utterances.alive) == 0:
@@ -206,10 +231,15 @@ def greedy(
 
 @torch.inference_mode()
 def sample(
-    decoder: WordModel, start: Tensor, params: GenerationParams, noise: Noise, *keys: Tensor
+    decoder: WordModel,
+    start: Tensor,
+    params: GenerationParams,
+    noise: Noise,
+    *keys: Tensor,
+    on_words: OnWords | None = None,
 ) -> Decoded:
     """At each step a word drawn from ``word_distribution``, by inverting its cumulative sum."""
-    utterances = _Utterances(start, params.max_words)
+    utterances = _Utterances(start, params.max_words, on_words)
     total = _no_log_prob(start, len(start))
     for step in range(params.max_words):
         alive = utterances.alive

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vhcr.batch import Batch, Ints, pack
 from vhcr.errors import ParameterError
-from vhcr.generation.decode import WordModel, decode
+from vhcr.generation.decode import OnWords, WordModel, decode
 from vhcr.generation.likeliest import Speaker
 from vhcr.generation.limits import MAX_LATENT, MAX_LATENT_SCALE
 from vhcr.models import HRED, ConversationModel, Noise
@@ -61,7 +61,7 @@ class Responder:
     """A model with all that decides how it speaks.
 
     ``latent_scale`` multiplies the standard deviation of every latent drawn: 1 samples as the authors do,
-    0 takes the means.
+    0 takes the means. ``on_words`` is told of every word as it comes (``decode``).
 
     Raises:
         ParameterError: ``latent_scale`` is not from 0 to ``MAX_LATENT_SCALE``.
@@ -72,6 +72,7 @@ class Responder:
     noise: Noise
     latent_scale: float = 1.0
     want_log_probs: bool = True
+    on_words: OnWords | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.latent_scale <= MAX_LATENT_SCALE:  # so written, it refuses what is no number too
@@ -162,7 +163,13 @@ class Responder:
         z_utt = self.model.utterance_latents(h_cxt, self.latent_scale * eps, *heard.z_conv)
         start = self.model.decoder_start(h_cxt, *z_utt, *heard.z_conv)
         token_ids, log_probs = decode(
-            self.speaker, start, self.params, self.noise, *keys, want_log_probs=self.want_log_probs
+            self.speaker,
+            start,
+            self.params,
+            self.noise,
+            *keys,
+            want_log_probs=self.want_log_probs,
+            on_words=self.on_words,
         )
         return Turn(token_ids, log_probs, z_utt[0] if z_utt else None)
 

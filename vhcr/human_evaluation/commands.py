@@ -95,8 +95,9 @@ def serve(
 
     Each rater has a link of their own, the same each time; those invited before keep theirs.
     """
-    from vhcr.human_evaluation.server import address, open_socket
+    from vhcr.human_evaluation.server import address
     from vhcr.human_evaluation.server import serve as run
+    from vhcr.loopback import open_socket
 
     opened = _open(study)
     for name in raters or []:

@@ -8,38 +8,22 @@ name, nor anything that was computed from it.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Annotated, Any
 
-import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from vhcr import loopback
 from vhcr.errors import StudyError
 from vhcr.human_evaluation.study import PAGE, Choice, Shown, Study
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
-NAMES = frozenset({LOOPBACK, "localhost"})  # what a Host header may name; a tunnel may change the port
 MAX_BODY = 1024  # bytes; a vote has about 80
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",  # the address is what a rater is known by
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
 NO_LINK = (
     '<!doctype html><html lang="en"><meta charset="utf-8">'
@@ -121,66 +105,18 @@ def create_app(study: Study) -> FastAPI:
         log.error("%s", error)
         return PlainTextResponse("the study cannot be read or written", status_code=503)
 
-    @app.middleware("http")
-    async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        refusal = _refusal(request)
-        response = await answer(request) if refusal is None else PlainTextResponse(refusal, status_code=403)
-        response.headers.update(HEADERS)
-        return response
-
+    loopback.guard(app, MAX_BODY)
     return app
-
-
-def open_socket(port: int) -> socket.socket:
-    """A listening socket on loopback; port 0 takes a free one.
-
-    Raises:
-        StudyError: the port is taken or not permitted.
-    """
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((LOOPBACK, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise StudyError(f"port {port} cannot be opened: {error.strerror}; choose another --port") from None
-    return listener
 
 
 def address(port: int, token: str) -> str:
     """A rater's page."""
-    return f"http://{LOOPBACK}:{port}/r/{token}/"
-
-
-def uvicorn_config(study: Study) -> uvicorn.Config:
-    """How the application is run. No access log: the addresses are secrets."""
-    return uvicorn.Config(
-        create_app(study), log_level="warning", access_log=False, server_header=False, lifespan="off"
-    )
+    return f"http://{loopback.ADDRESS}:{port}/r/{token}/"
 
 
 def serve(study: Study, listener: socket.socket) -> None:
     """Serve until interrupted."""
-    with contextlib.suppress(KeyboardInterrupt), listener:
-        uvicorn.Server(uvicorn_config(study)).run(sockets=[listener])
-
-
-def _refusal(request: Request) -> str | None:
-    """Why a request is not answered: another site's script, or a name that another site made point here."""
-    host = request.headers.get("host", "")
-    if host.rsplit(":", 1)[0] not in NAMES:
-        return "this server answers to 127.0.0.1 and localhost only"
-    if request.method in {"GET", "HEAD"}:
-        return None
-    if request.headers.get("origin") != f"http://{host}":
-        return "votes are taken from the page of this server only"
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        return "votes are JSON"
-    length = request.headers.get("content-length", "")
-    if not length.isdecimal() or int(length) > MAX_BODY:
-        return "that is no vote"
-    return None
+    loopback.serve(create_app(study), listener)
 
 
 def _json(pair: Shown) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+"""Pages for the people at this machine: served on loopback only, to requests of the page itself.
+
+There are no cookies: who may see something is known by a token in the address of their page, which no other
+site and no other user of the machine can know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse, Response
+
+from vhcr.errors import ParameterError
+
+ADDRESS = "127.0.0.1"
+NAMES = frozenset({ADDRESS, "localhost"})  # what a Host header may name; a tunnel may change the port
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",  # the address is what a reader is known by
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def guard(app: FastAPI, max_body: int) -> None:
+    """Refuse what does not come from the page itself, or is longer than ``max_body`` bytes, with 403."""
+
+    @app.middleware("http")
+    async def guarded(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        why = _refusal(request, max_body)
+        response = await answer(request) if why is None else PlainTextResponse(why, status_code=403)
+        response.headers.update(HEADERS)
+        return response
+
+
+def _refusal(request: Request, max_body: int) -> str | None:
+    """Why a request is not answered: another site's script, or a name that another site made point here."""
+    host = request.headers.get("host", "")
+    if host.rsplit(":", 1)[0] not in NAMES:
+        return "this server answers to 127.0.0.1 and localhost only"
+    if request.method in {"GET", "HEAD"}:
+        return None
+    if request.headers.get("origin") != f"http://{host}":
+        return "this is taken from the page of this server only"
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        return "only JSON is taken"
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal() or int(length) > max_body:
+        return f"at most {max_body} bytes are taken"
+    return None
+
+
+def open_socket(port: int) -> socket.socket:
+    """A listening socket on loopback; port 0 takes a free one.
+
+    Raises:
+        ParameterError: the port is taken or not permitted.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((ADDRESS, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ParameterError(
+            f"port {port} cannot be opened: {error.strerror}; choose another --port"
+        ) from None
+    return listener
+
+
+def uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    """How an application is run. No access log: the addresses are secrets."""
+    return uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")
+
+
+def serve(app: FastAPI, listener: socket.socket) -> None:
+    """Serve until interrupted."""
+    with contextlib.suppress(KeyboardInterrupt), listener:
+        uvicorn.Server(uvicorn_config(app)).run(sockets=[listener])
