@@ -41,6 +41,8 @@ MAY_IMPORT = {
     | {"batch", "token_files", "models", "training", "generation", "tokenisation", "word_vectors"},
     "results": FILES | {"evaluation"},  # its records
     "recording": FILES | {"training", "results"},
+    "hub": {"files", "training"},
+    "pretrained": {"hub", "training"},
     "explore": FILES
     | {"batch", "token_files", "generation", "loopback", "models", "tokenisation", "training"},
     "serving": FILES | {"batch", "token_files", "generation", "models", "tokenisation", "training"},

@@ -425,6 +425,29 @@ def export_latents(
         typer.echo(path)
 
 
+@app.command("export-hub")
+def export_hub(
+    run: Run,
+    folder: Annotated[Path, typer.Argument(help="Where to write.")],
+    checkpoint: Checkpoint = "best",
+) -> None:
+    """Write a run as the Hugging Face Hub expects it: safetensors, config.json, a card. Nothing is uploaded.
+
+    The folder is a run as well: vhcr chat FOLDER
+    """
+    from vhcr.files import read_json
+    from vhcr.hub import export
+    from vhcr.stages.resolve import evaluation_of, resolve_run
+    from vhcr.training.run import TrainedRun
+
+    found = resolve_run(run)
+    metrics = None
+    with contextlib.suppress(DataError):  # trained but not evaluated: the card then has no numbers
+        metrics = read_json(evaluation_of(found) / "metrics.json")
+    for path in export(TrainedRun.load(found, checkpoint), folder, metrics):
+        typer.echo(path)
+
+
 @app.command()
 def runs() -> None:
     """List the trained runs in this project, and where MLflow compares them."""

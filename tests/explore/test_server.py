@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -63,7 +62,9 @@ def test_the_map_has_a_place_and_a_colour_for_every_point(client: httpx.Client, 
         shown = client.get(f"/map/{level}").json()
         count = len(made.points[level].z)
         assert len(shown["x"]) == len(shown["y"]) == count
-        assert {len(column.get("codes", column.get("values"))) for column in shown["columns"].values()} == {count}
+        assert {len(column.get("codes", column.get("values"))) for column in shown["columns"].values()} == {
+            count
+        }
         assert "kind (label)" in shown["columns"]
     about = client.get("/about").json()
     assert [topic["size"] for topic in about["topics"]] == sorted(
@@ -92,7 +93,14 @@ def test_a_point_shows_its_conversation_and_its_neighbours(client: httpx.Client,
 def test_what_is_generated_grows_word_by_word_into_what_was_made(
     client: httpx.Client, way: str, strategy: str
 ) -> None:
-    asked = {"way": way, "start": 0, "end": 5, "count": 3, "turns": 2, "dials": {**DIALS, "strategy": strategy}}
+    asked = {
+        "way": way,
+        "start": 0,
+        "end": 5,
+        "count": 3,
+        "turns": 2,
+        "dials": {**DIALS, "strategy": strategy},
+    }
     got = events(client.post("/generate", json=asked))
     done = got[-1]["done"]
     grown: dict[tuple[int, int], str] = {}

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vhcr import files, layout
-from vhcr.batch import Conversations, Ints
+from vhcr.batch import Ints
 from vhcr.conversation import SPLITS
 from vhcr.errors import DataError, ParameterError
+from vhcr.token_files import Conversations
 from vhcr.training.run import TrainedRun
 
 ALL = "all"

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vhcr.batch import Conversations, Ints
+from vhcr.batch import Ints
 from vhcr.errors import ParameterError
 from vhcr.models import ConversationModel, Noise
 from vhcr.models.gaussian import draw_posterior_mean
+from vhcr.token_files import Conversations
 
 Floats = NDArray[np.float64]
 Projection = Literal["pca", "tsne"]

@@ -46,7 +46,7 @@ def resolve_run(reference: str) -> Path:
     folder = Path(reference)
     if folder.name == "run.json":
         folder = folder.parent
-    if (folder / "run.json").is_file():
+    if any((folder / name).is_file() for name in ("run.json", "config.json")):  # of the Hub's form the latter
         return folder
     if reference in runs:
         return runs[reference]

@@ -25,6 +25,8 @@ from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.state import Row, load_parameters, read_tensors
 
 RUN_FORMAT = 1
+# A run in the form of the Hugging Face Hub: run.json with the words, and the parameters (``vhcr.hub``).
+HUB_CONFIG, HUB_PARAMETERS = "config.json", "model.safetensors"
 # The source that decides what a training computes, files and folders of vhcr/; dvc.yaml names the same. What
 # reads, writes, shows or sends is not among it: a changed message makes nothing be trained again.
 NUMBERS = (
@@ -80,36 +82,43 @@ class TrainedRun:
     def load(cls, folder: Path | str, checkpoint: str = "best", device: str = "cpu") -> TrainedRun:
         """Read a folder; ``checkpoint`` is ``best`` (lowest validation bound) or ``last``.
 
+        A folder in the form of the Hub (``vhcr.hub``) holds one checkpoint, whichever is asked for.
+
         Raises:
             CheckpointError: a file is missing or damaged, or parameters and vocabulary do not fit together.
         """
         folder = Path(folder)
-        if not (folder / "run.json").is_file():
+        record, path = folder / "run.json", folder / f"{checkpoint}.safetensors"
+        if from_hub := not record.is_file() and (folder / HUB_CONFIG).is_file():
+            record, path = folder / HUB_CONFIG, folder / HUB_PARAMETERS
+        if not record.is_file():
             raise CheckpointError(f"{folder}: no trained run here (run.json is missing)")
-        info = read_object(folder / "run.json")
+        info = read_object(record)
         if info.get("format") != RUN_FORMAT:
-            raise CheckpointError(
-                f"{folder / 'run.json'}: format {info.get('format')!r}, expected {RUN_FORMAT}"
-            )
-        for key in ("params", "vocabulary_hash"):
+            raise CheckpointError(f"{record}: format {info.get('format')!r}, expected {RUN_FORMAT}")
+        for key in ("params", "vocabulary_hash", *(["words"] if from_hub else [])):
             if key not in info:
-                raise CheckpointError(f"{folder / 'run.json'}: {key}: missing key")
+                raise CheckpointError(f"{record}: {key}: missing key")
         if info.get("identity") and info["identity"] != recorded_identity(info):
             raise CheckpointError(
-                f"{folder / 'run.json'}: changed after it was written: its parameters, seed or data are not "
+                f"{record}: changed after it was written: its parameters, seed or data are not "
                 f"those of run {info['identity']}"
             )
-        params = recorded(RunParams, info["params"], where="params", origin=str(folder / "run.json"))
-        vocabulary = Vocabulary.load(folder / "vocabulary.txt", Rules.of(info.get("rules")))
+        params = recorded(RunParams, info["params"], where="params", origin=str(record))
+        named = record if from_hub else folder / "vocabulary.txt"
+        rules = Rules.of(info.get("rules"))
+        if from_hub:
+            vocabulary = Vocabulary(info.pop("words"), rules=rules, origin=str(named))
+        else:
+            vocabulary = Vocabulary.load(named, rules)
         if vocabulary.hash != info["vocabulary_hash"]:
             raise CheckpointError(
-                f"{folder / 'vocabulary.txt'}: not the vocabulary this run was trained with "
+                f"{named}: not the vocabulary this run was trained with "
                 f"({vocabulary.hash}, expected {info['vocabulary_hash']})"
             )
         model = build(params.model, params.system, len(vocabulary))
-        path = folder / f"{checkpoint}.safetensors"
         tensors, _ = read_tensors(path)
-        if checkpoint == "last":
+        if checkpoint == "last" and not from_hub:
             tensors = {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}
         model.make_room(tensors)
         load_parameters(model, tensors, path)

@@ -1,0 +1,118 @@
+"""A run in the form of the Hugging Face Hub: written, read back, the same losses, with little installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.generation.runs import trained_run
+from vhcr.batch import pack
+from vhcr.cli import main
+from vhcr.errors import CheckpointError
+from vhcr.hub import export
+from vhcr.models import Noise
+from vhcr.training.run import TrainedRun
+
+BARE = """
+import sys
+
+ALLOWED = {"torch", "numpy", "pyarrow", "pydantic", "safetensors"}
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in REFUSED:
+            raise ModuleNotFoundError(f"{name} is not of the core dependencies")
+
+REFUSED = set(sys.argv[2].split(","))
+sys.meta_path.insert(0, Refuse())
+from vhcr.batch import pack
+from vhcr.generation.chat import Chat
+from vhcr.generation.respond import Responder
+from vhcr.models import Noise
+from vhcr.params import GenerationParams
+from vhcr.serving.answer import Answerer
+from vhcr.training.run import TrainedRun
+
+run = TrainedRun.load(sys.argv[1])
+how = GenerationParams(strategy="greedy", max_words=8, beam_size=2, length_penalty=1.0, temperature=1.0,
+                       top_k=0, top_p=1.0, z_conv_from="posterior")
+print(float(run.model(pack([[run.vocabulary.encode(["hello"], end=True)]], [0]), Noise(0)).word_errors.sum()))
+print(Chat(Responder(run.model, how, Noise(0)), run.vocabulary).say("hello").text)
+print(Answerer.of(run, how).answer([["hello"]], {})[0].response)
+"""
+
+
+def error(run: TrainedRun) -> float:
+    batch = pack([[run.vocabulary.encode(["hello"], end=True)]], [0])
+    return float(run.model(batch, Noise(0)).word_errors.sum())
+
+
+@pytest.mark.parametrize("name", ["hred", "vhred-bow", "vhcr-ud", "vhcr-ud-bn"])
+def test_a_run_comes_back_from_the_hub_with_the_same_losses(tmp_path: Path, name: str) -> None:
+    from vhcr.pretrained import PretrainedModel
+
+    run = TrainedRun.load(trained_run(tmp_path, name))
+    export(run, tmp_path / "hub", {"nll_per_word": 3.21987})
+    assert error(TrainedRun.load(tmp_path / "hub")) == error(run)
+    loaded = PretrainedModel.from_pretrained(str(tmp_path / "hub"))
+    assert error(loaded.run) == error(run)
+    assert loaded.run.info == run.info
+    loaded.save_pretrained(tmp_path / "again")
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "hub" / file).read_bytes()
+    card = (tmp_path / "hub" / "README.md").read_text(encoding="utf-8")
+    assert "library_name: vhcr" in card
+    assert "| bound on −log p, nats per word | 3.22 |" in card
+
+
+def test_the_core_dependencies_are_enough_to_score_to_chat_and_to_answer(tmp_path: Path) -> None:
+    """All that the project can install beside them is refused, as if it were not there."""
+    run = TrainedRun.load(trained_run(tmp_path))
+    export(run, tmp_path / "hub")
+    heavy = (
+        "typer,rich,fastapi,uvicorn,httpx,mlflow,prefect,dvc,pandas,polars,scipy,sklearn,matplotlib,gensim,"
+        "yaml,jinja2,huggingface_hub"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, str(tmp_path / "hub"), heavy],
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    loss, said, answered = done.stdout.splitlines()
+    assert float(loss) == pytest.approx(error(run), rel=1e-6)
+    assert said
+    assert answered
+
+
+def test_the_command_writes_a_run_that_other_commands_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained_run(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["export-hub", "invented/vhcr-ud/0", "hub"], ["generate", "hub", "hello"]):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert end.value.code == 0
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "hub/config.json",
+        "hub/model.safetensors",
+        "hub/README.md",
+    ]
+
+
+def test_other_words_than_those_it_was_trained_with_are_refused(tmp_path: Path) -> None:
+    export(TrainedRun.load(trained_run(tmp_path)), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(
+        json.dumps({**config, "words": config["words"][:-1]}), encoding="utf-8"
+    )
+    with pytest.raises(CheckpointError, match=r"config.json: not the vocabulary this run was trained with"):
+        TrainedRun.load(tmp_path)
+    del config["words"]
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"config.json: words: missing key"):
+        TrainedRun.load(tmp_path)
