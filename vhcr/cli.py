@@ -357,7 +357,8 @@ def _atlas(run: str, split: str, topics: int, checkpoint: str, device: str) -> A
     from vhcr.explore.atlas import Atlas
     from vhcr.explore.corpus import Corpus
     from vhcr.stages.resolve import resolve_run
-    from vhcr.training.run import TrainedRun, choose_device, set_up_cpu
+    from vhcr.training.device import choose_device, set_up_cpu
+    from vhcr.training.run import TrainedRun
 
     trained = TrainedRun.load(resolve_run(run), checkpoint, str(choose_device(device)))
     set_up_cpu(trained.params.training.num_threads)
@@ -385,7 +386,8 @@ def explore(
     from vhcr import loopback
     from vhcr.explore.server import address, create_app
     from vhcr.stages.resolve import resolve_run
-    from vhcr.training.run import TrainedRun, choose_device
+    from vhcr.training.device import choose_device
+    from vhcr.training.run import TrainedRun
 
     others = [
         TrainedRun.load(resolve_run(name), checkpoint, str(choose_device(device))) for name in beside or []

@@ -22,7 +22,7 @@ from vhcr.generation.respond import Continuation, Responder
 from vhcr.generation.text import hear, tell
 from vhcr.models import Noise
 from vhcr.params import GenerationParams
-from vhcr.tokenisation.vocabulary import EOS
+from vhcr.tokenisation.specials import EOS
 from vhcr.training.run import TrainedRun
 
 MAX_CONTEXT_TURNS = 9  # what a model hears of a talk: it was trained on no longer ones
