@@ -20,7 +20,6 @@ from vhcr.training.run import TrainedRun
 BARE = """
 import sys
 
-ALLOWED = {"torch", "numpy", "pyarrow", "pydantic", "safetensors"}
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
@@ -30,25 +29,17 @@ class Refuse:
 REFUSED = set(sys.argv[2].split(","))
 sys.meta_path.insert(0, Refuse())
 from vhcr.batch import pack
-from vhcr.generation.chat import Chat
-from vhcr.generation.respond import Responder
 from vhcr.models import Noise
-from vhcr.params import GenerationParams
-from vhcr.serving.answer import Answerer
 from vhcr.training.run import TrainedRun
 
 run = TrainedRun.load(sys.argv[1])
-how = GenerationParams(strategy="greedy", max_words=8, beam_size=2, length_penalty=1.0, temperature=1.0,
-                       top_k=0, top_p=1.0, z_conv_from="posterior")
-print(float(run.model(pack([[run.vocabulary.encode(["hello"], end=True)]], [0]), Noise(0)).word_errors.sum()))
-print(Chat(Responder(run.model, how, Noise(0)), run.vocabulary).say("hello").text)
-print(Answerer.of(run, how).answer([["hello"]], {})[0].response)
+print(run.model(pack([[run.vocabulary.encode(["hello"], end=True)]], [0]), Noise(0)).word_errors.sum().item())
 """
 
 
 def error(run: TrainedRun) -> float:
     batch = pack([[run.vocabulary.encode(["hello"], end=True)]], [0])
-    return float(run.model(batch, Noise(0)).word_errors.sum())
+    return run.model(batch, Noise(0)).word_errors.sum().item()
 
 
 @pytest.mark.parametrize("name", ["hred", "vhred-bow", "vhcr-ud", "vhcr-ud-bn"])
@@ -69,7 +60,7 @@ def test_a_run_comes_back_from_the_hub_with_the_same_losses(tmp_path: Path, name
     assert "| bound on −log p, nats per word | 3.22 |" in card
 
 
-def test_the_core_dependencies_are_enough_to_score_to_chat_and_to_answer(tmp_path: Path) -> None:
+def test_the_core_dependencies_are_enough_to_load_and_to_score(tmp_path: Path) -> None:
     """All that the project can install beside them is refused, as if it were not there."""
     run = TrainedRun.load(trained_run(tmp_path))
     export(run, tmp_path / "hub")
@@ -82,10 +73,7 @@ def test_the_core_dependencies_are_enough_to_score_to_chat_and_to_answer(tmp_pat
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    loss, said, answered = done.stdout.splitlines()
-    assert float(loss) == pytest.approx(error(run), rel=1e-6)
-    assert said
-    assert answered
+    assert float(done.stdout) == pytest.approx(error(run), rel=1e-6)
 
 
 def test_the_command_writes_a_run_that_other_commands_take(

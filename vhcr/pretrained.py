@@ -12,7 +12,7 @@ from vhcr.hub import export
 from vhcr.training.run import HUB_CONFIG, HUB_PARAMETERS, TrainedRun
 
 
-class PretrainedModel(nn.Module, PyTorchModelHubMixin, library_name="vhcr"):
+class PretrainedModel(nn.Module, PyTorchModelHubMixin, library_name="vhcr"):  # type: ignore[misc,call-arg,unused-ignore]
     """A run that comes from, and goes to, the Hub or a folder; ``run`` is what all else works with."""
 
     def __init__(self, run: TrainedRun) -> None:
@@ -24,7 +24,7 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin, library_name="vhcr"):
         export(self.run, save_directory)
 
     @classmethod
-    def _from_pretrained(  # type: ignore[override]  # what only concerns other formats is left to the library
+    def _from_pretrained(  # what only concerns other formats is left to the library
         cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **options: Any
     ) -> PretrainedModel:
         """Read a folder, or fetch it from the Hub first."""

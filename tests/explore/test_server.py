@@ -144,7 +144,7 @@ BODY = {"context": ["hello"], "dials": DIALS}
     [
         ("/talk", {**BODY, "run": 2}),
         ("/talk", {**BODY, "run": -1}),
-        ("/talk", {**BODY, "context": ["..."]}),
+        ("/talk", {**BODY, "context": ["—"]}),
         ("/talk", {**BODY, "context": ["hello"] * 201}),
         ("/talk", {**BODY, "context": ["a" * 1001]}),
         ("/talk", {**BODY, "context": "hello"}),

@@ -298,19 +298,25 @@ class Talk {
   }
 }
 
-const everyone = (work) => attempt(async () => { say("Speaking …"); await Promise.all(talks.map(work)); say(""); });
+const everyone = (work) => attempt(() => all(work));
 const sayIt = attempt(async () => {
   const text = $("say").elements.text.value.trim();
   if (!text) return;
   for (const one of talks) { one.lines.push({ mine: true, text }); one.tries = 0; one.draw(); }
   $("say").elements.text.value = "";
-  try { await everyoneReplies(); } catch (error) {
+  try { await all((one) => one.reply()); } catch (error) {
     for (const one of talks) { if (one.lines.at(-1)?.mine) one.lines.pop(); one.draw(); }
     $("say").elements.text.value = text;
     throw error;
   }
 });
-async function everyoneReplies() { say("Speaking …"); await Promise.all(talks.map((one) => one.reply())); say(""); }
+// All have answered, or failed, before anything is taken back.
+async function all(work) {
+  say("Speaking …");
+  const failed = (await Promise.allSettled(talks.map(work))).find((one) => one.status === "rejected");
+  if (failed) throw failed.reason;
+  say("");
+}
 
 // --- all together ---
 

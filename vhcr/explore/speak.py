@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -118,7 +119,11 @@ def talk(run: TrainedRun, asked: Talk) -> Callable[[OnWords], Continuation]:
     size = run.model.z_conv_size
     if asked.z_conv is not None and len(asked.z_conv) != size:
         raise ParameterError(f"z_conv has {len(asked.z_conv)} numbers; this model needs {size}")
-    heard = [hear(text, run.vocabulary, asked.dials.max_words) for text in asked.context[-MAX_CONTEXT_TURNS:]]
+    heard = [
+        # A model may say nothing, and hears that it did.
+        hear(text, run.vocabulary, asked.dials.max_words) if text else np.array([EOS])
+        for text in asked.context[-MAX_CONTEXT_TURNS:]
+    ]
     z_conv: Tensor | None = None
     if asked.z_conv:
         z_conv = torch.tensor([asked.z_conv], dtype=run.model.dtype)
