@@ -94,7 +94,8 @@ class Room:
         known = {
             "VHCR_FLOW_RUN_ID": flow_run_id,
             "VHCR_PROGRESS": "lines",
-            "MLFLOW_TRACKING_URI": recording.tracking_uri(),
+            "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI")
+            or recording.database_uri(self.folder, self.root),
         }
         if sources := os.environ.get("VHCR_SOURCES"):
             known["VHCR_SOURCES"] = str(_found_from(self.root, sources))

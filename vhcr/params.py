@@ -8,36 +8,68 @@ the two, checked after merging: an unknown, missing or ill-typed key stops the r
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from vhcr.errors import ParameterError
 from vhcr.files import values_digest
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+
+
+def _no_nan(value: float) -> float:
+    if math.isnan(value):
+        raise ValueError("not a number")
+    return value
+
+
+# Bounds far beyond all that makes sense, so that what is refused is a slip, not a wish.
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+NonNegative = Annotated[int, Field(ge=0, le=10**9)]
+Size = Annotated[int, Field(ge=1, le=2**15)]  # dimensions
+Layers = Annotated[int, Field(ge=1, le=64)]
+Threads = Annotated[int, Field(ge=0, le=1024)]  # a million of them ended in a segmentation fault
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]  # what torch takes as an integer
+NAME = r"^[a-z0-9][a-z0-9._-]*$"
+Name = Annotated[str, Field(pattern=NAME)]
+# Infinite where that means something: no limit. JSON has no word for it but the text "inf".
+Limit = Annotated[
+    float,
+    Field(gt=0.0, allow_inf_nan=True),
+    pydantic.AfterValidator(_no_nan),
+    pydantic.PlainSerializer(lambda value: "inf" if value == math.inf else value, when_used="json"),
+]
 
 T = TypeVar("T", bound=BaseModel)
 
 
 class Section(BaseModel):
-    """One section: frozen, and closed to keys it does not know."""
+    """One section: frozen, and closed to keys it does not know; numbers are finite unless a key says more."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """``learning_rate: true`` was 1.0."""
+        known = cls.model_fields.get(info.field_name or "")
+        if isinstance(value, bool) and known is not None and known.annotation in (int, float):
+            raise ValueError("true or false where a number is expected")
+        return value
 
 
 class ToyParams(Section):
     """The embedded corpus."""
 
     num_conversations: Positive = Field(description="How many conversations to generate.")
-    seed: NonNegative = Field(description="Seed of the generator.")
+    seed: Seed = Field(description="Seed of the generator.")
 
 
 class TableColumns(Section):
@@ -87,13 +119,17 @@ class SourceParams(Section):
 class TokenisationParams(Section):
     """Raw conversations -> token ids."""
 
-    max_words: Annotated[int, Field(ge=2)] = Field(description="Longest utterance in words, EOS included.")
+    max_words: Annotated[int, Field(ge=2, le=10**5)] = Field(
+        description="Longest utterance in words, EOS included."
+    )
     max_turns: Positive = Field(description="Longest conversation in turns.")
     long_conversations: Literal["cut", "windows"] = Field(
         description="Turns beyond max_turns are cut, or become conversations of their own."
     )
     min_turns: Positive = Field(description="Shorter conversations are left out (counted after merging).")
-    vocabulary_size: Annotated[int, Field(ge=5)] = Field(description="Words kept, the 4 specials included.")
+    vocabulary_size: Annotated[int, Field(ge=5, le=10**7)] = Field(
+        description="Words kept, the 4 specials included."
+    )
     min_count: Positive = Field(description="Rarer words of the training split become UNK.")
     merge_speaker_turns: bool = Field(description="Join consecutive lines of one speaker into one utterance.")
     split_by: Literal["auto", "conversation", "group", "published"] = Field(
@@ -102,7 +138,7 @@ class TokenisationParams(Section):
     )
     validation_fraction: Probability
     test_fraction: Probability
-    split_seed: NonNegative
+    split_seed: Seed
     deduplicate: bool = Field(
         description="Leave conversations of validation and test out of training where they stand there too."
     )
@@ -140,27 +176,27 @@ class EmbeddingParams(Section):
     min_coverage: Probability = Field(
         description="Least share of the test split's words that the vectors of a file must cover."
     )
-    vector_size: Positive
+    vector_size: Size
     window: Positive
     min_count: Positive
     epochs: Positive
-    seed: NonNegative
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)]  # what numpy's generator takes, which gensim uses
 
 
 class ModelParams(Section):
     """Sizes of the networks; units are dimensions and layers."""
 
-    embedding_size: Positive = Field(description="Word vectors.")
-    encoder_size: Positive = Field(description="f_enc, per direction.")
-    context_size: Positive = Field(description="f_cxt.")
-    decoder_size: Positive = Field(description="f_dec.")
-    conversation_encoder_size: Positive = Field(description="f_conv, per direction.")
-    z_utt_size: Positive = Field(description="Latent of an utterance.")
-    z_conv_size: Positive = Field(description="Latent of a conversation.")
-    encoder_layers: Positive = Field(description="Layers of f_enc.")
-    context_layers: Positive = Field(description="Layers of f_cxt.")
-    decoder_layers: Positive = Field(description="Layers of f_dec.")
-    conversation_encoder_layers: Positive = Field(description="Layers of f_conv.")
+    embedding_size: Size = Field(description="Word vectors.")
+    encoder_size: Size = Field(description="f_enc, per direction.")
+    context_size: Size = Field(description="f_cxt.")
+    decoder_size: Size = Field(description="f_dec.")
+    conversation_encoder_size: Size = Field(description="f_conv, per direction.")
+    z_utt_size: Size = Field(description="Latent of an utterance.")
+    z_conv_size: Size = Field(description="Latent of a conversation.")
+    encoder_layers: Layers = Field(description="Layers of f_enc.")
+    context_layers: Layers = Field(description="Layers of f_cxt.")
+    decoder_layers: Layers = Field(description="Layers of f_dec.")
+    conversation_encoder_layers: Layers = Field(description="Layers of f_conv.")
     initialisation: Literal["release", "informative"] = Field(
         description="Weights as in the authors' program, or so that z says something at once."
     )
@@ -218,15 +254,13 @@ class TrainingParams(Section):
     loss_reduction: Literal["mean", "sum"] = Field(
         description="Whose gradient is clipped: the loss per word, or its sum over a batch."
     )
-    gradient_clip_norm: Annotated[float, Field(gt=0.0)] = Field(
-        description="Longer gradients are scaled down."
-    )
+    gradient_clip_norm: Limit = Field(description="Longer gradients are scaled down; .inf: none.")
     kl_annealing_steps: NonNegative = Field(description="Linear steps of the KL weight from 0 to 1 (Eq. 12).")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         description="bfloat16: mixed, parameters in float32; auto: where it is quicker here."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto: a GPU where there is one.")
-    num_threads: NonNegative = Field(description="CPU threads; 0 takes all cores.")
+    num_threads: Threads = Field(description="CPU threads; 0 takes all cores.")
     checkpoint_seconds: Annotated[float, Field(gt=0.0)] = Field(
         description="Longest time between checkpoints."
     )
@@ -256,7 +290,7 @@ class EvaluationParams(Section):
     """Section 4: bounds and embedding metrics."""
 
     batch_conversations: Positive = Field(description="Conversations scored at once.")
-    seed: NonNegative = Field(description="Seed of the draws that the metrics need.")
+    seed: Seed = Field(description="Seed of the draws that the metrics need.")
     precision: Literal["float32", "bfloat16"] = Field(
         description="Of the products behind bounds; what bfloat16 changes is measured and recorded."
     )
@@ -276,7 +310,9 @@ class GenerationParams(Section):
     """How responses are decoded."""
 
     strategy: Literal["greedy", "sample", "beam"] = Field(description="How the next word is chosen.")
-    max_words: Annotated[int, Field(ge=2)] = Field(description="Longest generated utterance, EOS included.")
+    max_words: Annotated[int, Field(ge=2, le=10**5)] = Field(
+        description="Longest generated utterance, EOS included."
+    )
     beam_size: Positive = Field(description="Hypotheses kept; 1 is greedy.")
     length_penalty: Annotated[float, Field(ge=0.0)] = Field(description="Score = log p / words ** penalty.")
     temperature: Annotated[float, Field(gt=0.0)] = Field(description="Of sampling; below 1 is safer.")
@@ -304,7 +340,7 @@ class ActiveParams(Section):
 
     corpora: Annotated[tuple[Name, ...], Field(min_length=1)]
     systems: Annotated[tuple[Name, ...], Field(min_length=1)]
-    seeds: Annotated[tuple[NonNegative, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
 
 
 CORPUS_SECTIONS = tuple(CorpusParams.model_fields)
@@ -392,6 +428,13 @@ class Params:
         self.active = parse(ActiveParams, values["active"], where="active", origin=origin)
         for name in self.systems:
             self.system(name)
+        for part in ("corpora", "systems"):
+            for name in values[part]:
+                if not re.fullmatch(NAME, str(name)):
+                    raise ParameterError(
+                        f"{origin}: {part}.{name}: a name has lower-case letters, digits, '.', '_' and '-' "
+                        "only, since folders are called so"
+                    )
         for name in self.corpora:
             self.corpus(name)
         for name in self.active.corpora:

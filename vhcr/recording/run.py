@@ -103,10 +103,13 @@ class MlflowRun:
         tags: Mapping[str, str],
         run_id: str | None = None,
         *,
+        attempt: str | None = None,
         system_metrics: bool = False,
         uri: str | None = None,
     ) -> MlflowRun:
         """A new run, or the run ``run_id`` again where MLflow still has it.
+
+        ``attempt`` is a tag by which a run is found whose starter was killed before it could note the id.
 
         Raises:
             RecordingError: MLflow cannot be reached.
@@ -114,6 +117,10 @@ class MlflowRun:
         connected = client(uri)
         with plainly():
             belongs = experiment_id(connected, experiment)
+            tags = {**tags, "attempt": attempt} if attempt else tags
+            if attempt and not run_id:
+                begun = connected.search_runs([belongs], f"tags.attempt = '{attempt}'", max_results=1)
+                run_id = begun[0].info.run_id if begun else None
             stored = stored_run(connected, run_id) if run_id else None
             if stored is not None:
                 connected.update_run(stored.run_id, status="RUNNING")

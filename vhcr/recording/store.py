@@ -6,12 +6,13 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vhcr.errors import VhcrError
-from vhcr.files import locked
+from vhcr.errors import StorageError, VhcrError
+from vhcr.files import atomic, locked
 from vhcr.layout import WORK, project_root
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DATABASE = "mlflow.db"  # in the project root, unless MLFLOW_TRACKING_URI names another store
+PLAIN_PATH = re.compile(r"[A-Za-z0-9/._~-]+")  # means the same percent-encoded
 DEFAULT_PAGES = "http://127.0.0.1:5000"  # where `make mlflow` shows them, unless VHCR_MLFLOW_PAGES says where
 
 
@@ -35,7 +37,18 @@ def available() -> bool:
 
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, or mlflow.db in the project root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / DATABASE}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or database_uri(Path.cwd())
+
+
+def database_uri(seen_from: Path, root: Path | None = None) -> str:
+    """The address of the project's database, for a process that works in ``seen_from``.
+
+    MLflow reads an address percent-encoded: a folder with a space, an umlaut or one of ``&()+#%`` in its name
+    becomes another one. There the address is relative, and so has no such name in it.
+    """
+    path = (root or project_root()) / DATABASE
+    plain = PLAIN_PATH.fullmatch(str(path))
+    return f"sqlite:///{path if plain else os.path.relpath(path, seen_from)}"
 
 
 def experiment_name(corpus: str) -> str:
@@ -47,15 +60,17 @@ def client(uri: str | None = None) -> MlflowClient:
     """A client of the tracking server; a new SQLite database is created first, by one process at a time.
 
     Raises:
-        RecordingError: MLflow cannot be reached.
+        RecordingError: MLflow cannot be reached, or its database is damaged.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default waits for minutes
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    from alembic.util import CommandError
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     for name in ("mlflow.store.db.utils", "alembic", "mlflow.system_metrics"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -69,11 +84,40 @@ def client(uri: str | None = None) -> MlflowClient:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Two processes that both find no tables would both create them, and one of them fails.
         with locked(path.with_name(path.name + ".lock")):
+            if not path.exists() or path.stat().st_size == 0:
+                _create(path)
             connected = MlflowClient(uri)
             connected.search_experiments(max_results=1)
             return connected
     except MlflowException as error:
+        if path is not None and "schema" in str(error):
+            raise RecordingError(_damaged(path, error)) from None
         raise RecordingError(f"MLflow at {without_password(uri)}: {told(error, uri)}") from None
+    except (SQLAlchemyError, CommandError) as error:
+        if path is None:
+            raise
+        raise RecordingError(_damaged(path, error)) from None
+    except StorageError as error:
+        raise RecordingError(str(error)) from None
+
+
+def _create(path: Path) -> None:
+    """Make the tables in a file of another name: a process that is killed leaves no half of them behind."""
+    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
+    with atomic(path, flush=True) as temporary:
+        engine = create_sqlalchemy_engine(f"sqlite:///{temporary}")
+        _initialize_tables(engine)  # what MLflow's own store calls on a new database
+        engine.dispose()
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (
+        f"{path}: MLflow cannot open this database: {reason}. If an older MLflow made it, bring it up "
+        f"to date: mlflow db upgrade sqlite:///{path.name}. If its making was cut short, set it aside: "
+        f"mv {path.name} {path.name}.damaged; a new one is made, and vhcr import-run sends runs to it again"
+    )
 
 
 def _sqlite_path(uri: str) -> Path | None:

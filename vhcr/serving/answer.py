@@ -27,6 +27,8 @@ MAX_SAMPLES = 100
 MAX_WORDS = 1000
 MAX_BEAM = 100
 MAX_ANSWERS = 2000  # contexts x samples x turns of one request
+MAX_CONTEXT_UTTERANCES = 5000  # of all contexts of one request
+MAX_WORK = 500_000  # contexts x samples x turns x words x hypotheses: some seconds of a small model
 MAX_COMPLAINTS = 5  # in one refusal: of a z_conv, every number can be wrong
 
 
@@ -104,6 +106,13 @@ class Answerer:
                 f"{len(contexts)} contexts x {params.num_samples} samples x {params.num_turns} turns are "
                 f"{size} utterances; at most {MAX_ANSWERS} are made for one request"
             )
+        work = size * params.max_words * (params.beam_size if params.strategy == "beam" else 1)
+        if work > MAX_WORK:
+            raise ParameterError(
+                f"{size} utterances x {params.max_words} words"
+                + (f" x a beam of {params.beam_size}" if params.strategy == "beam" else "")
+                + f" are {work} steps; at most MAX_WORK = {MAX_WORK} are taken for one request"
+            )
         heard = self._heard(contexts)
         generation = GenerationParams(**params.model_dump(include=set(GenerationParams.model_fields)))
         speaker = Responder(self.run.model, generation, Noise(params.seed), params.latent_scale)
@@ -131,6 +140,11 @@ class Answerer:
                     f"context {place} has {len(context)} turns; at most {MAX_CONTEXT_TURNS} are taken"
                 )
         texts = [text for context in contexts for text in context]
+        if len(texts) > MAX_CONTEXT_UTTERANCES:
+            raise ParameterError(
+                f"the contexts have {len(texts)} utterances; at most MAX_CONTEXT_UTTERANCES = "
+                f"{MAX_CONTEXT_UTTERANCES} are taken in one request"
+            )
         names = [f"context {i}, turn {j}" for i, context in enumerate(contexts) for j in range(len(context))]
         for name, text in zip(names, texts, strict=True):
             if not isinstance(text, str):

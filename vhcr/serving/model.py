@@ -35,6 +35,7 @@ class ConversationModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlf
         generation = parse(GenerationParams, values, where="generation", origin=str(folder / GENERATION))
         self.answerer = Answerer.of(TrainedRun.load(folder), generation)
         _refuse_unknown_params()
+        _refuse_nulls()
 
     def predict(
         self,
@@ -78,6 +79,36 @@ def _refuse_unknown_params() -> None:
 
     strict.refuses_unknown = True  # type: ignore[attr-defined]
     mlflow.pyfunc._enforce_params_schema = strict
+
+
+def _refuse_nulls() -> None:
+    """A null utterance is an error, and so is a request without contexts.
+
+    MLflow makes texts of whatever an array of texts holds before a model sees it: a null became the word
+    "None", and was answered. So ours precedes its check of inputs, for models with this signature.
+    """
+    check = mlflow.pyfunc._enforce_schema
+    if hasattr(check, "refuses_nulls"):
+        return
+
+    @functools.wraps(check)
+    def strict(data: Any, schema: Any, *others: Any, **named: Any) -> Any:
+        if schema is not None and schema.input_names() == ["context"]:
+            contexts = (
+                data["context"] if isinstance(data, pd.DataFrame | dict) and "context" in data else data
+            )
+            if isinstance(contexts, list | np.ndarray | pd.DataFrame) and len(contexts) == 0:
+                raise MlflowException.invalid_parameter_value("no contexts in this request")
+            for place, context in enumerate(contexts if isinstance(contexts, list | pd.Series) else []):
+                for turn, text in enumerate(context if isinstance(context, list | np.ndarray) else []):
+                    if not isinstance(text, str):
+                        raise MlflowException.invalid_parameter_value(
+                            f"context {place}, turn {turn}: {text!r:.60} is no text"
+                        )
+        return check(data, schema, *others, **named)
+
+    strict.refuses_nulls = True  # type: ignore[attr-defined]
+    mlflow.pyfunc._enforce_schema = strict
 
 
 set_model(ConversationModel())

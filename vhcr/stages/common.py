@@ -7,15 +7,20 @@ import contextlib
 import inspect
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vhcr import layout
-from vhcr.errors import VhcrError
+from vhcr.errors import ParameterError, VhcrError
+from vhcr.files import NO_ROOM, read_text
 from vhcr.params import Params
+from vhcr.provenance import dvc_hash
 from vhcr.tether import end_with_parent
+
+FINISHED = "finished"  # beside a training's state in .work: where its run was published
 
 
 def share_work() -> None:
@@ -28,6 +33,16 @@ def share_work() -> None:
         (root / layout.WORK).mkdir(exist_ok=True)
         with contextlib.suppress(FileExistsError):  # another stage of the same experiment was faster
             layout.WORK.symlink_to(root / layout.WORK, target_is_directory=True)
+
+
+def clear_finished() -> None:
+    """Remove the work in progress of finished runs that dvc.lock names: nobody asks for it any more."""
+    for note in sorted((layout.WORK / "train").glob(f"*/{FINISHED}")):
+        folder = Path(read_text(note).strip())
+        lock, run = folder.parents[4] / "dvc.lock", folder / "run.json"
+        gone = not folder.parents[4].exists()  # an experiment's copy, which DVC has deleted
+        if gone or (lock.exists() and run.exists() and dvc_hash(run) in read_text(lock)):
+            shutil.rmtree(note.parent, ignore_errors=True)
 
 
 def stage_main(run: Callable[..., None], argv: list[str] | None = None) -> None:
@@ -53,7 +68,15 @@ def stage_main(run: Callable[..., None], argv: list[str] | None = None) -> None:
         end_with_parent(known_as="python")
     try:
         params = Params.load(arguments.pop("params"))
+        if "seed" in arguments and not 0 <= arguments["seed"] < 2**63:
+            raise ParameterError(f"--seed {arguments['seed']}: a seed is a whole number from 0 to 2**63 - 1")
         run(params, **arguments)
     except VhcrError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        # A library's own file, which no writer of ours watches over.
+        print(f"error: {error.filename or 'a file'}: cannot be written: {error.strerror}", file=sys.stderr)
         sys.exit(2)

@@ -23,7 +23,7 @@ from vhcr.params import Params
 from vhcr.provenance import code_version, dvc_hash, machine, read_run, versions
 from vhcr.recording import or_later
 from vhcr.registry import register, send_shown
-from vhcr.stages.common import stage_main
+from vhcr.stages.common import clear_finished, stage_main
 from vhcr.token_files import Conversations
 from vhcr.tokenisation.manifest import Manifest
 from vhcr.training.device import choose_device
@@ -65,6 +65,7 @@ WRITTEN = ("metrics.json", "provenance.json", "conversations.parquet", "response
 def run(params: Params, corpus: str, system: str, seed: int) -> None:
     """Evaluate one trained system on the test split of its corpus."""
     started = time.monotonic()
+    clear_finished()
     merged = params.corpus(corpus)
     source, out = layout.tokenised(corpus), layout.evaluated(corpus, system, seed)
     manifest = Manifest.of(source, "labels.parquet", *(f"token_ids/{name}.parquet" for name in READ))

@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -21,13 +22,22 @@ from pydantic import BaseModel, StrictBool
 
 from vhcr import layout, recording
 from vhcr.errors import DataError, HeldError, TrainingError, ValidationError
-from vhcr.files import flatten, locked, place, read_record, write_json, write_text
+from vhcr.files import flatten, locked, place, read_record, read_text, write_json, write_text
 from vhcr.models import KneserNey, build
 from vhcr.models.objective import kl_weight
 from vhcr.params import Params
 from vhcr.provenance import code_version, dvc_hash, machine, versions
-from vhcr.recording import MlflowRun, experiment_name, group_of, or_later, run_tags, send_trained, settle
-from vhcr.stages.common import stage_main
+from vhcr.recording import (
+    MlflowRun,
+    experiment_name,
+    group_of,
+    import_run,
+    or_later,
+    run_tags,
+    send_trained,
+    settle,
+)
+from vhcr.stages.common import FINISHED, clear_finished, stage_main
 from vhcr.token_files import Conversations
 from vhcr.tokenisation.manifest import Manifest
 from vhcr.tokenisation.vocabulary import Vocabulary
@@ -68,6 +78,7 @@ class Verdict(BaseModel):
 def run(params: Params, corpus: str, system: str, seed: int) -> None:
     """Train one system on one corpus from one seed; resumes by itself where an earlier attempt stopped."""
     merged = params.corpus(corpus)
+    clear_finished()
     validated = layout.validated(corpus) / "validation.json"
     verdict = read_record(validated, Verdict)
     if not verdict.success:
@@ -160,13 +171,14 @@ def train_into(
         with ExitStack() as open_run:
             tracked = None
             if recording.available():
-                tracked = open_run.enter_context(track(work, info, params, tags or {}))
-                tracked.log_dataset(
-                    corpus, manifest.data_hash, str(source), manifest.splits["train"].model_dump()
-                )
-                tracked.log_rows(state.position.rows)  # what an earlier attempt recorded but could not send
-                info["mlflow_run_id"] = tracked.run_id
-                log.info("MLflow run %s", tracked.run_id)
+                with or_later("it is sent by itself when it ends, or by vhcr import-run"):
+                    tracked = open_run.enter_context(track(work, info, params, tags or {}))
+                    tracked.log_dataset(
+                        corpus, manifest.data_hash, str(source), manifest.splits["train"].model_dump()
+                    )
+                    tracked.log_rows(state.position.rows)  # what an earlier attempt could not send
+                    info["mlflow_run_id"] = tracked.run_id
+                    log.info("MLflow run %s", tracked.run_id)
             bar = open_run.enter_context(TerminalProgress(f"{corpus} {system} seed {seed}"))
             watching: list[Observer] = [bar, *observers]
             if tracked is not None:
@@ -189,10 +201,17 @@ def train_into(
             if tracked is not None:
                 with or_later(f"vhcr import-run {folder}"):
                     send_trained(tracked, folder, info)
+        if tracked is None and recording.available():
+            with or_later(f"vhcr import-run {folder}"):
+                import_run(folder)
         if tracked is not None:
             with or_later(f"vhcr import-run {folder}"):
                 settle(recording.client(), tracked.experiment_id, group_of(info))
-    shutil.rmtree(work)
+    if "DVC_STAGE" in os.environ:
+        # Until DVC has noted what this stage made it may delete that: a rerun finds its finished work here.
+        write_text(work / FINISHED, f"{folder.absolute()}\n")
+    else:
+        shutil.rmtree(work)
     return info
 
 
@@ -285,7 +304,10 @@ class ProgressLines:
 
 def track(work: Path, info: dict[str, Any], params: RunParams, tags: dict[str, str]) -> MlflowRun:
     """The MLflow run of this training: a new one, or the one an earlier attempt began."""
-    note = work / "mlflow_run_id"
+    note, attempt = work / "mlflow_run_id", work / "attempt"
+    if not attempt.exists():
+        write_text(attempt, uuid.uuid4().hex)
+    token = read_text(attempt)  # by it the run is known, should we be killed before its id is noted
     values = {**flatten(params), "seed": info["seed"], "num_parameters": info["num_parameters"]}
     known = {name: info[name] for name in ("corpus", "system", "seed", "data_hash", "device", "inputs")}
     own = {
@@ -299,7 +321,8 @@ def track(work: Path, info: dict[str, Any], params: RunParams, tags: dict[str, s
         f"{info['system']}-{info['seed']}",
         values,
         {**own, **tags},
-        run_id=note.read_text(encoding="utf-8") if note.exists() else None,
+        run_id=read_text(note) if note.exists() else None,
+        attempt=token,
         system_metrics=True,
     )
     write_text(note, tracked.run_id)
