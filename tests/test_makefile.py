@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,3 +54,13 @@ def test_without_any_python_it_says_what_to_install(tmp_path: Path) -> None:
     done = make("run", "PYTHON=", cwd=tmp_path)
     assert done.returncode != 0
     assert "python3-venv" in done.stderr
+
+
+def test_running_installs_no_tools_of_the_tests(tmp_path: Path) -> None:
+    """`make run` once fetched a browser driver, a type checker and a false S3 that nothing of it uses."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    for target, tools in (("run", False), ("mlflow", False), ("test", True), ("lint", True)):
+        said = make("-n", target, f"PYTHON={sys.executable}", cwd=tmp_path).stdout
+        assert ".[pipeline]" in said
+        assert (".[pipeline,dev]" in said) == tools, target
