@@ -14,13 +14,11 @@ from benchmarks.measure import Clock, Part, alternate
 from vhcr.batch import pack
 from vhcr.evaluation.likelihood import LogWeights, importance_weighted_nll, log_weights
 from vhcr.generation.respond import Responder
-from vhcr.generation.text import hear_all
 from vhcr.models import VHCR, Noise
 from vhcr.models.gaussian import sampled_kl
 from vhcr.models.objective import elbo
 from vhcr.models.precision import products_in
 from vhcr.params import GenerationParams
-from vhcr.serving.answer import Answerer
 from vhcr.token_files import Conversations
 from vhcr.tokenisation.specials import EOS, SPECIALS
 from vhcr.tokenisation.vocabulary import Vocabulary
@@ -214,6 +212,10 @@ def serving(
     num_turns: int = 2,
 ) -> Part:
     """One request with many contexts, against generation alone and against as many requests of one."""
+    # Text needs polars, which a bare GPU worker has not.
+    from vhcr.generation.text import hear_all
+    from vhcr.serving.answer import Answerer
+
     settings = {"contexts": num_contexts, "turns": num_turns, "clock": clock.kind}
     part = Part(f"serving-{setting.name}", {**setting.describe(name), **settings})
     model = setting.model().eval()
