@@ -17,7 +17,7 @@ from tests.stages.test_evaluate import write_vectors
 from tests.test_provenance import git
 from vhcr import layout, reproduction
 from vhcr.errors import DataError
-from vhcr.files import write_json, write_text
+from vhcr.files import file_digest, write_json, write_text
 from vhcr.provenance import dvc_hash, machine, read_run, versions
 from vhcr.reproduction import Outcome, Recorded, ReproductionError, obstacles, reproduce
 
@@ -162,7 +162,9 @@ def test_a_run_is_made_again_from_its_record_alone(tmp_path: Path, monkeypatch: 
     for name in ("dvc.yaml", "pyproject.toml", "constraints.txt"):
         shutil.copy(project.ROOT / name, name)
     project.prepare(project.make(root, training={**project.SMALL["training"], "num_epochs": 2}))
-    write_vectors(layout.embeddings("toy") / "vectors.bin")
+    vectors = layout.embeddings("toy") / "vectors.bin"
+    write_vectors(vectors)
+    write_json(vectors.with_name("metrics.json"), {"sha256": file_digest(vectors)})
     write_text(Path(".gitignore"), "data\n.work\nmlflow.db*\nmlruns\nmlartifacts\n__pycache__\n")
     git(root, "init", "-q")
     git(root, "add", ".")
