@@ -106,7 +106,10 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
         {
             "mlflow_run_id": read_run(trained.folder).get("mlflow_run_id"),
             "data_hash": manifest.data_hash,
-            "inputs": {str(path): dvc_hash(path) for path in (source, vectors_path)},
+            "inputs": {
+                str(path): dvc_hash(path)
+                for path in (source, vectors_path, vectors_path.with_name("metrics.json"))
+            },
             "code_version": version.commit,
             "dirty": version.dirty,
             "versions": versions(),
