@@ -363,7 +363,6 @@ def test_a_vocabulary_of_specials_has_nothing_to_say() -> None:
     [
         ("sample", {"temperature": 1e-40}, "temperature = 1e-40: must be at least 1e-20"),
         ("beam", {"length_penalty": 1e300}, r"length_penalty = 1e\+300: must be at most 332 for .* 8 words"),
-        ("beam", {"length_penalty": float("inf")}, "length_penalty = inf: must be at most 332"),
     ],
 )
 def test_parameters_that_overflow_are_refused(strategy: str, changes: dict[str, float], said: str) -> None:
