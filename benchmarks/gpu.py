@@ -87,6 +87,7 @@ def paper() -> Setting:
         GenerationParams(
             strategy="greedy",
             max_words=30,
+            unknown_words="allow",
             beam_size=5,
             length_penalty=1.0,
             temperature=1.0,

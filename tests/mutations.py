@@ -276,6 +276,7 @@ MUTATIONS: list[Mutation] = [
     _m("every epoch in one order", TOKEN_FILES, "key=[seed, epoch]", "key=[seed, 0]", TEST_BATCH),
     # --- decoding ---
     _m("SOS may be said", DECODE, "NEVER = (PAD, SOS)", "NEVER = (PAD,)", TEST_DECODE),
+    _m("UNK is said where it may not be", DECODE, "else (*NEVER, UNK)", "else NEVER", TEST_DECODE),
     _m("UNK is never said", DECODE, "NEVER = (PAD, SOS)", "NEVER = (PAD, SOS, 1)", TEST_DECODE),
     _m("one word too many in greedy search", DECODE, "last = step == params.max_words - 1", "last = step == params.max_words", TEST_DECODE),
     _m("last word of a beam is not EOS", DECODE, "        if step == params.max_words - 1:\n            value", "        if step == params.max_words:\n            value", TEST_DECODE),

@@ -61,6 +61,7 @@ def test_add_writes_a_corpus_that_runs(project: Path, capsys: pytest.CaptureFixt
         ("topic",),
     )
     assert own.model.encoder_size < params.defaults.model.encoder_size
+    assert own.generation.unknown_words == "never"
     assert set(yaml.safe_load(before)["corpora"]) | {"chats"} == set(yaml.safe_load(text)["corpora"])
     download.run(params, corpus="chats")
     tokenise.run(params, corpus="chats")

@@ -18,6 +18,7 @@ from vhcr.generation.limits import MAX_LATENT_SCALE, MAX_SEED
 from vhcr.human_evaluation.commands import app as human_evaluation
 
 if TYPE_CHECKING:
+    from vhcr.batch import Ints
     from vhcr.explore.atlas import Atlas
     from vhcr.generation.chat import Chat, Line
     from vhcr.generation.respond import Continuation, Responder
@@ -42,6 +43,7 @@ SEPARATOR = "|"  # between the turns of a context; the tokeniser keeps no such c
 DEFAULTS: dict[str, Any] = {
     "strategy": "greedy",
     "max_words": 30,
+    "unknown_words": "allow",
     "beam_size": 5,
     "length_penalty": 1.0,
     "temperature": 1.0,
@@ -78,6 +80,10 @@ LengthPenalty = Annotated[
 MaxWords = Annotated[
     int | None,
     typer.Option(help="Longest utterance, its end counted.", rich_help_panel=DECODING),
+]
+UnknownWords = Annotated[
+    Literal["allow", "never"] | None,
+    typer.Option(help="Whether <unk> may be said.", rich_help_panel=DECODING),
 ]
 ZConvFrom = Annotated[
     Literal["posterior", "prior"] | None,
@@ -131,6 +137,7 @@ def generate(
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     max_words: MaxWords = None,
+    unknown_words: UnknownWords = None,
     z_conv_from: ZConvFrom = None,
     latent_scale: LatentScale = 1.0,
     seed: Seed = 0,
@@ -142,7 +149,6 @@ def generate(
     vhcr generate toy/vhcr-ud/0 "hello | hi , how can i help ?" --turns 3 --samples 2 --strategy sample
     """
     from vhcr.generation import control
-    from vhcr.generation.text import hear
 
     changes = _given(
         strategy=strategy,
@@ -152,6 +158,7 @@ def generate(
         beam_size=beam_size,
         length_penalty=length_penalty,
         max_words=max_words,
+        unknown_words=unknown_words,
         z_conv_from=z_conv_from,
     )
     if conversations is not None and (contexts or file is not None):
@@ -161,13 +168,13 @@ def generate(
     speaker, vocabulary = _responder(run, changes, latent_scale, seed, checkpoint, device)
     longest = speaker.params.max_words
     if conversations is not None:
-        first = None if opening is None else hear(opening, vocabulary, longest).tolist()
+        first = None if opening is None else _heard([opening], vocabulary, longest)[0].tolist()
         made = control.conversations(speaker, conversations, turns, samples=samples, opening=first)
         given = [[] if opening is None else [opening]] * conversations
         _show(given, made, samples, vocabulary, as_json)
         return
     texts = list(_contexts(contexts, file))
-    heard = [[hear(text, vocabulary, longest) for text in context] for context in texts]
+    heard = [_heard(context, vocabulary, longest) for context in texts]
     _show(texts, speaker.respond(heard, turns, samples=samples), samples, vocabulary, as_json)
 
 
@@ -181,6 +188,7 @@ def chat(
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     max_words: MaxWords = None,
+    unknown_words: UnknownWords = None,
     z_conv_from: ZConvFrom = None,
     latent_scale: LatentScale = 1.0,
     seed: Seed = 0,
@@ -198,6 +206,7 @@ def chat(
         beam_size=beam_size,
         length_penalty=length_penalty,
         max_words=max_words,
+        unknown_words=unknown_words,
         z_conv_from=z_conv_from,
     )
     speaker, vocabulary = _responder(run, changes, latent_scale, seed, checkpoint, device)
@@ -231,6 +240,7 @@ def interpolate(
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     max_words: MaxWords = None,
+    unknown_words: UnknownWords = None,
     latent_scale: LatentScale = 1.0,
     seed: Seed = 0,
     checkpoint: Checkpoint = "best",
@@ -243,7 +253,6 @@ def interpolate(
     vhcr interpolate toy/vhcr-ud/0 --points 5 --path spherical
     """
     from vhcr.generation import control
-    from vhcr.generation.text import hear
 
     changes = _given(
         strategy=strategy,
@@ -253,6 +262,7 @@ def interpolate(
         beam_size=beam_size,
         length_penalty=length_penalty,
         max_words=max_words,
+        unknown_words=unknown_words,
     )
     speaker, vocabulary = _responder(run, changes, latent_scale, seed, checkpoint, device)
     longest = speaker.params.max_words
@@ -262,9 +272,9 @@ def interpolate(
         if text is None:
             ends.append(drawn[place])
         else:
-            told = [hear(turn, vocabulary, longest) for turn in _turns(text)]
+            told = _heard(_turns(text), vocabulary, longest)
             ends.append(control.believed_z_conv(speaker, [told])[0])
-    first = None if opening is None else hear(opening, vocabulary, longest).tolist()
+    first = None if opening is None else _heard([opening], vocabulary, longest)[0].tolist()
     z_conv = control.interpolate(ends[0], ends[1], points, path)
     made = control.from_z_conv(speaker, z_conv, turns, same_noise=True, opening=first)
     _show([[] if opening is None else [opening]] * points, made, 1, vocabulary, as_json)
@@ -669,7 +679,10 @@ def _obey(chat: Chat, line: str) -> None:
     if not line:
         return
     if not line.startswith("/"):
-        _reply(chat.say(line))
+        reply = chat.say(line)
+        for remark in chat.lines[-2].remarks:
+            typer.echo(f"  {remark}")
+        _reply(reply)
     elif command == "/new":
         chat.new()
         typer.echo("  a new conversation")
@@ -769,6 +782,16 @@ def _responder(
     trained = TrainedRun.load(resolve_run(run), checkpoint, str(choose_device(device)))
     params = _generation_params(str(trained.info.get("corpus")), changes)
     return Responder(trained.model, params, Noise(seed), latent_scale), trained.vocabulary
+
+
+def _heard(texts: Sequence[str], vocabulary: Vocabulary, max_words: int) -> list[Ints]:
+    """The token ids of each text; standard error says of which a model hears nothing."""
+    from vhcr.generation.text import hear_all, remarks
+
+    heard = hear_all(texts, vocabulary, max_words)
+    for remark in remarks(texts, heard):
+        typer.echo(remark, err=True)
+    return heard
 
 
 def _turns(text: str) -> list[str]:

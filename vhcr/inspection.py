@@ -128,6 +128,9 @@ def _section(
         "source": {"reader": found.source.reader, "path": str(path), **source},
         "tokenisation": _differing(tokenisation.model_dump(mode="json"), plain["tokenisation"]),
         "validation": {},
+        "generation": _differing(
+            {"unknown_words": "never", "max_words": tokenisation.max_words}, plain["generation"]
+        ),
     }
     own |= preset.sections(
         dataset.metrics["vocabulary"]["counted_words"], dataset.manifest["splits"]["train"]["conversations"]

@@ -313,6 +313,7 @@ class GenerationParams(Section):
     max_words: Annotated[int, Field(ge=2, le=10**5)] = Field(
         description="Longest generated utterance, EOS included."
     )
+    unknown_words: Literal["allow", "never"] = Field(description="Whether <unk> may be said.")
     beam_size: Positive = Field(description="Hypotheses kept; 1 is greedy.")
     length_penalty: Annotated[float, Field(ge=0.0)] = Field(description="Score = log p / words ** penalty.")
     temperature: Annotated[float, Field(gt=0.0)] = Field(description="Of sampling; below 1 is safer.")
@@ -355,6 +356,7 @@ AT_REST: dict[str, dict[str, Any]] = {
     },
     "training": {"final_learning_rate_factor": 1.0, "loss_reduction": "mean"},
     "evaluation": {"precision": "float32"},
+    "generation": {"unknown_words": "allow"},
 }
 TOP_LEVEL = ("active", "defaults", "corpora", "systems")
 

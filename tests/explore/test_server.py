@@ -22,6 +22,7 @@ TOKEN = "secret-of-this-start"
 GENERATION = GenerationParams(
     strategy="greedy",
     max_words=8,
+    unknown_words="allow",
     beam_size=3,
     length_penalty=1.0,
     temperature=1.0,
@@ -123,6 +124,15 @@ def test_a_held_z_conv_stays_and_another_is_inferred_anew(client: httpx.Client, 
     assert anew["z_conv"] != pytest.approx(first["z_conv"])
     begun = events(client.post("/talk", json={"context": [], "dials": DIALS}))[-1]
     assert len(begun["done"][0]) == 1
+
+
+def test_unknown_words_alone_get_a_remark(client: httpx.Client) -> None:
+    def remarks(*context: str) -> list[str]:
+        answer = client.post("/talk", json={"context": context, "dials": DIALS})
+        return list(events(answer)[-1]["remarks"])
+
+    assert remarks("hello") == remarks() == remarks("zzyzx", "hello") == []
+    assert "no word of 'zzyzx' is in the vocabulary" in remarks("hello", "fine", "zzyzx")[0]
 
 
 def test_two_at_once_get_what_each_gets_alone(client: httpx.Client) -> None:

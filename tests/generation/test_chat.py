@@ -152,6 +152,17 @@ def test_a_model_begins_unless_it_never_learnt_to(runs) -> None:  # type: ignore
     assert silent.lines == []
 
 
+def test_unknown_words_alone_get_a_remark(runs) -> None:  # type: ignore[no-untyped-def]
+    """They were answered as if they had been understood."""
+    chat = chat_with(runs, "hred")
+    chat.say("Zzyzx!")
+    assert chat.lines[0].remarks == []  # the exclamation mark is known
+    chat.say("Zzyzx qqq")
+    assert "no word of 'Zzyzx qqq' is in the vocabulary" in chat.lines[2].remarks[0]
+    chat.say("hello qqq")
+    assert [line.remarks for line in chat.lines[3:]] == [[], [], []]
+
+
 def test_what_cannot_be_done_leaves_the_conversation_as_it_was(runs) -> None:  # type: ignore[no-untyped-def]
     chat = chat_with(runs, "vhcr-ud")
     with pytest.raises(ParameterError, match="no reply"):

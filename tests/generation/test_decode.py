@@ -104,6 +104,25 @@ def test_specials_are_never_said_however_likely_but_unk_is(strategy: str) -> Non
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "beam", "sample"])
+def test_unknown_words_may_be_forbidden(strategy: str) -> None:
+    """39 % of the responses to one's own conversations held <unk>: the next likeliest is said."""
+    model = talkative()
+    with torch.no_grad():
+        model.decoder.output.linear.bias[UNK] += 30.0
+    params = generation(strategy=strategy, unknown_words="never")
+    found = decode(model.decoder, starts(20), params, NOISE, *keys(20))
+    assert not any(UNK in ids for ids in found.token_ids)
+    assert found.log_probs is not None
+    assert (found.log_probs < -20).all(), "log p is the model's own, UNK counted"
+    if strategy == "beam":  # it compares utterances by the model's own log p, which counts UNK's mass
+        return
+    with torch.no_grad():
+        model.decoder.output.linear.bias[UNK] -= 1000.0
+    expected = decode(model.decoder, starts(20), generation(strategy=strategy), NOISE, *keys(20))
+    assert found.token_ids == expected.token_ids
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "beam", "sample"])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_log_probs_are_those_of_teacher_forcing(strategy: str, layers: int) -> None:
     """Forced EOS at max_words, masked specials and temperature leave the reported log p the model's own."""

@@ -204,6 +204,8 @@ def test_weights_that_change_are_searched_as_they_are() -> None:
     assert after.token_ids == greedy(speaks.decoder, start, generation()).token_ids
     assert not any(UNK in ids for ids in before.token_ids)
     assert all(set(ids[:-1]) == {UNK} for ids in after.token_ids)
+    never = greedy(speaker, start, generation(unknown_words="never"), want_log_probs=False)
+    assert never.token_ids == before.token_ids
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "beam", "sample"])

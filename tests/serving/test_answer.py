@@ -101,6 +101,16 @@ def test_an_empty_context_begins_a_conversation(answerer: Answerer, tmp_path: Pa
         make(tmp_path, reading="release").answer([[]], {})
 
 
+def test_unknown_words_alone_get_a_remark(answerer: Answerer) -> None:
+    """And never is <unk> answered where that is asked for."""
+    answers = answerer.answer([["hello"], ["hello", "zzyzx qqq"], []], {"unknown_words": "never"})
+    assert [answer.remarks for answer in answers[::2]] == [[], []]
+    assert "no word of 'zzyzx qqq' is in the vocabulary" in answers[1].remarks[0]
+    assert all("<unk>" not in answer.response for answer in answers)
+    with pytest.raises(ParameterError, match="unknown_words = 'some'"):
+        answerer.params({"unknown_words": "some"})
+
+
 def test_z_conv_can_be_asked_for_and_handed_back(answerer: Answerer) -> None:
     first = answerer.answer([["hello"]], {"return_z_conv": True, "num_turns": 2})[0]
     assert first.z_conv is not None

@@ -219,7 +219,7 @@ function dials() {
 }
 
 function makeDials() {
-  const choices = { strategy: ["greedy", "sample", "beam"], z_conv_from: ["posterior", "prior"] };
+  const choices = { strategy: ["greedy", "sample", "beam"], z_conv_from: ["posterior", "prior"], unknown_words: ["allow", "never"] };
   $("dials").replaceChildren(...Object.entries(about.dials).map(([name, value]) => element("label", {}, name.replaceAll("_", " "),
     choices[name] ? element("select", { name }, ...choices[name].map((choice) => element("option", { selected: choice === value }, choice)))
       : element("input", { name, type: "number", step: "any", value }))));
@@ -279,7 +279,7 @@ class Talk {
     $("talks").append(element("div", {}, element("b", {}, run.name), this.note, this.rows));
     this.lacks = run.lacks; this.begins = run.begins;
   }
-  draw() { this.rows.replaceChildren(...this.lines.map((line) => element("li", { class: line.mine ? "other" : "" }, line.text))); }
+  draw() { this.rows.replaceChildren(...this.lines.map((line) => element("li", { class: line.mine ? "other" : "" }, line.text, line.remark ? element("p", { class: "soft small" }, line.remark) : ""))); }
   clear() { this.lines = []; this.held = null; this.tries = 0; this.draw(); }
   async reply() {
     const hold = $("holding").elements.hold.value, context = this.lines.map((line) => line.text);
@@ -290,6 +290,7 @@ class Talk {
     try {
       const done = await speak("talk", { run: this.number, context, z_conv, dials: { ...chosen, seed: chosen.seed + this.tries } }, (_, __, text) => { line.text = text; this.draw(); });
       line.text = done.done[0][0];
+      line.remark = done.remarks.join(" ");
       if (hold === "held") this.held = done.z_conv; else this.held = null;
     } catch (error) {
       this.lines.pop(); this.draw(); throw error;

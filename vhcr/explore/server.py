@@ -81,9 +81,9 @@ def create_app(
         }
         return json.dumps(shown, separators=(",", ":"), allow_nan=False).encode()
 
-    def events(run: TrainedRun, make: Any) -> StreamingResponse:
+    def events(run: TrainedRun, make: Any, remarked: Sequence[str] = ()) -> StreamingResponse:
         def lines() -> Iterator[bytes]:
-            for event in streamed(run, make, at_once):
+            for event in streamed(run, make, at_once, remarked):
                 yield _line(event)
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
@@ -202,7 +202,7 @@ def create_app(
         known(token)
         if asked.run >= len(runs):
             raise ParameterError(f"there are {len(runs)} runs to talk with; {asked.run} is none of them")
-        return events(runs[asked.run], talk(runs[asked.run], asked))
+        return events(runs[asked.run], *talk(runs[asked.run], asked))
 
     @app.exception_handler(ParameterError)
     def refused(_: Request, error: Exception) -> Response:

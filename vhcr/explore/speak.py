@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from vhcr.generation import control
 from vhcr.generation.decode import OnWords
 from vhcr.generation.limits import MAX_LATENT, MAX_LATENT_SCALE, MAX_SEED
 from vhcr.generation.respond import Continuation, Responder
-from vhcr.generation.text import hear, tell
+from vhcr.generation.text import hear, remarks, tell
 from vhcr.models import Noise
 from vhcr.params import GenerationParams
 from vhcr.tokenisation.specials import EOS
@@ -110,8 +110,8 @@ def from_map(run: TrainedRun, corpus: Corpus, z: Floats, asked: FromMap) -> Call
     return make
 
 
-def talk(run: TrainedRun, asked: Talk) -> Callable[[OnWords], Continuation]:
-    """What makes the next utterance; with nothing said yet, the model begins.
+def talk(run: TrainedRun, asked: Talk) -> tuple[Callable[[OnWords], Continuation], list[str]]:
+    """What makes the next utterance, and what is odd about the last; with nothing said yet, the model begins.
 
     Raises:
         ParameterError: an utterance has no word in it, or ``z_conv`` does not fit the model.
@@ -137,14 +137,16 @@ def talk(run: TrainedRun, asked: Talk) -> Callable[[OnWords], Continuation]:
             return responder.go_on(responder.begin(number * 0, number, z_conv), 1)
         return responder.go_on(responder.listen(pack([heard], [len(asked.context)]), z_conv), 1)
 
-    return make
+    return make, remarks(asked.context[-1:], heard[-1:])
 
 
 class _StoppedError(Exception):
     """Nobody listens any more."""
 
 
-def streamed(run: TrainedRun, make: Callable[[OnWords], Continuation], at_once: Any) -> Iterator[Event]:
+def streamed(
+    run: TrainedRun, make: Callable[[OnWords], Continuation], at_once: Any, remarked: Sequence[str] = ()
+) -> Iterator[Event]:
     """Events while ``make`` speaks: each utterance so far as it grows, and at the end all that was made.
 
     ``at_once`` is a semaphore: so many speak at a time, others wait. When the iterator is closed, the model
@@ -173,7 +175,8 @@ def streamed(run: TrainedRun, make: Callable[[OnWords], Continuation], at_once: 
             texts = [[tell(ids, run.vocabulary) for ids in turns] for turns in made.token_ids]
             z_conv = None if made.z_conv is None else made.z_conv[0].tolist()
             log_probs = [] if made.log_probs is None else made.log_probs.tolist()
-            events.put({"done": texts, "log_probs": log_probs, "z_conv": z_conv})
+            done = {"done": texts, "log_probs": log_probs, "z_conv": z_conv, "remarks": list(remarked)}
+            events.put(done)
         except ParameterError as error:
             events.put({"error": str(error)})
         except _StoppedError:

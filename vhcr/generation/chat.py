@@ -11,7 +11,7 @@ import torch
 from vhcr.batch import Ints, pack
 from vhcr.errors import ParameterError
 from vhcr.generation.respond import Responder
-from vhcr.generation.text import hear, tell
+from vhcr.generation.text import hear, remarks, tell
 from vhcr.params import GenerationParams, parse
 from vhcr.tokenisation.vocabulary import Vocabulary
 
@@ -26,6 +26,11 @@ class Line:
     text: str
     token_ids: Ints
     why: dict[str, float] = field(default_factory=dict)  # of a reply: see ``Chat.why``
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is odd about how the model heard it; nothing, as a rule."""
+        return remarks([self.text], [self.token_ids]) if self.speaker == PERSON else []
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 All strategies share these rules:
 
-- ``<pad>`` and ``<sos>`` are never emitted. ``<unk>`` is: the model gives it the probability of all rare
-  words together, and hiding it would silently hand that mass to common ones.
+- ``<pad>`` and ``<sos>`` are never emitted. ``<unk>`` is, unless ``unknown_words`` is "never": the model
+  gives it the probability of all rare words together, and hiding it hands that mass to common ones.
 - An utterance ends with EOS. ``max_words`` counts it, as the data do: the last word that fits is EOS,
   whatever the model would rather say, so a generated utterance is one that training could have seen.
 - Ties go to the lower word id (in a beam: to the better hypothesis first).
@@ -26,7 +26,7 @@ from vhcr.errors import ParameterError
 from vhcr.models.noise import Noise
 from vhcr.models.projection import MAX_LOGITS
 from vhcr.params import GenerationParams
-from vhcr.tokenisation.specials import EOS, PAD, SOS
+from vhcr.tokenisation.specials import EOS, PAD, SOS, UNK
 
 NEVER = (PAD, SOS)
 
@@ -149,9 +149,14 @@ def _refuse_overflow(params: GenerationParams) -> None:
         )
 
 
-def _forbid(scores: Tensor) -> None:
+def forbidden(params: GenerationParams) -> tuple[int, ...]:
+    """The words that are never emitted."""
+    return NEVER if params.unknown_words == "allow" else (*NEVER, UNK)
+
+
+def _forbid(scores: Tensor, params: GenerationParams) -> None:
     """Words that are never emitted get the score of the impossible, in place."""
-    for word in NEVER:
+    for word in forbidden(params):
         scores[..., word] = -torch.inf
 
 
@@ -212,7 +217,7 @@ def greedy(
         if total is None and last:
             words, state = torch.full_like(utterances.words, EOS), utterances.state
         elif total is None and isinstance(decoder, WordSearch):
-            words, state = decoder.likeliest(utterances.words, utterances.state, NEVER)
+            words, state = decoder.likeliest(utterances.words, utterances.state, forbidden(params))
         else:
             logits, state = decoder.logits(utterances.words, utterances.state)
             if total is not None:
@@ -221,7 +226,7 @@ def greedy(
                 words = torch.full_like(utterances.words, EOS)
                 best = logits[:, EOS]
             else:
-                _forbid(logits)
+                _forbid(logits, params)
                 best, words = logits.max(dim=-1)  # the first of equals
             if total is not None:
                 total[utterances.alive] += best.to(total)
@@ -266,7 +271,7 @@ def word_distribution(logits: Tensor, params: GenerationParams) -> Tensor:
     rest becomes zero.
     """
     scores = logits / params.temperature
-    _forbid(scores)
+    _forbid(scores, params)
     if 0 < params.top_k < scores.shape[1]:
         _, kept = top(scores, params.top_k)
         filtered = torch.full_like(scores, -torch.inf)
@@ -358,7 +363,7 @@ def beam(decoder: WordModel, start: Tensor, params: GenerationParams) -> Decoded
             parent = torch.arange(live, device=device).expand_as(value)
             word = torch.full_like(parent, EOS)
         else:
-            _forbid(scores)
+            _forbid(scores, params)
             scores += total.unsqueeze(-1)
             value, place = top(scores.flatten(1), min(2 * width, live * vocabulary))
             parent, word = place // vocabulary, place % vocabulary

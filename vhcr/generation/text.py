@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from vhcr.batch import Ints
 from vhcr.errors import ParameterError
+from vhcr.tokenisation.specials import EOS, UNK
 from vhcr.tokenisation.tokeniser import detokenise, tokenise_all
 from vhcr.tokenisation.vocabulary import Vocabulary
 
@@ -44,6 +45,15 @@ def hear_all(
         ids = vocabulary.encode(words[: max_words - 1], end=True)
         heard.append(np.asarray(ids, dtype=np.int64))
     return heard
+
+
+def remarks(texts: Sequence[str], heard: Iterable[Ints]) -> list[str]:
+    """A sentence for each text of which ``heard`` says that a model hears ``<unk>`` and nothing else."""
+    return [
+        f"no word of {text!r} is in the vocabulary: the model hears <unk> alone"
+        for text, ids in zip(texts, heard, strict=True)
+        if set(ids.tolist()) - {EOS} == {UNK}
+    ]
 
 
 def tell(token_ids: Sequence[int], vocabulary: Vocabulary) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from vhcr.errors import DataError
 from vhcr.evaluation.records import Evaluation
 from vhcr.files import digest, file_digest
-from vhcr.params import GenerationParams, parse
+from vhcr.params import AT_REST, GenerationParams, parse
 from vhcr.recording import client, experiment_name, import_run, one_at_a_time, plainly, run_url
 from vhcr.recording.files import EVALUATION
 from vhcr.recording.store import told
@@ -64,7 +64,8 @@ def register(
     evaluation = read_record(Evaluation, evaluated / "metrics.json")
     made = read_record(EvaluationRecord, evaluated / "provenance.json")
     origin = str(evaluated / "provenance.json")
-    generation = parse(GenerationParams, made.protocol.generation, where="protocol.generation", origin=origin)
+    values = {**AT_REST["generation"], **made.protocol.generation}
+    generation = parse(GenerationParams, values, where="protocol.generation", origin=origin)
     bootstrap = {}
     for name, key in (("num_samples", "bootstrap_samples"), ("seed", "seed")):
         value = made.protocol.evaluation.get(key)

@@ -154,12 +154,16 @@ OPERATIONAL_IN_EVALUATION = frozenset({"batch_conversations", "num_samples_shown
 
 def protocol_settings(protocol: Protocol) -> Parameters:
     """The part of a protocol that numbers depend on."""
-    evaluation = {
-        name: value
-        for name, value in protocol.evaluation.items()
-        if name not in OPERATIONAL_IN_EVALUATION and value != AT_REST["evaluation"].get(name)
+    sections = {"evaluation": protocol.evaluation, "generation": protocol.generation}
+    return protocol.as_json() | {
+        section: {
+            name: value
+            for name, value in own.items()
+            if name not in OPERATIONAL_IN_EVALUATION and value != AT_REST[section].get(name)
+        }
+        for section, own in sections.items()
+        if own
     }
-    return protocol.as_json() | ({"evaluation": evaluation} if protocol.evaluation else {})
 
 
 def trained_with(params: Mapping[str, Parameters]) -> dict[str, Parameters]:

@@ -15,7 +15,7 @@ from vhcr.errors import ParameterError
 from vhcr.generation.limits import MAX_LATENT, MAX_LATENT_SCALE, MAX_SEED
 from vhcr.generation.respond import Continuation, Responder
 from vhcr.generation.strategy import refuse_unused
-from vhcr.generation.text import hear_all, tell
+from vhcr.generation.text import hear_all, remarks, tell
 from vhcr.models import Noise
 from vhcr.params import GenerationParams
 from vhcr.training.run import TrainedRun
@@ -51,6 +51,7 @@ class Answer(pydantic.BaseModel):
     response: str  # the first turn of the first sample
     turns: list[list[str]]
     log_probs: list[list[float]]  # log p of each utterance, in nats, EOS counted
+    remarks: list[str]  # on utterances of the context that hold no word of the vocabulary
     z_conv: list[list[float]] | None = None  # [samples][latent], where it was asked for
 
 
@@ -126,7 +127,10 @@ class Answerer:
             z_conv=None if given is None else given.expand(len(heard), -1),
         )
         each = [slice(i * params.num_samples, (i + 1) * params.num_samples) for i in range(len(heard))]
-        return [self._said(made, here, params) for here in each]
+        return [
+            self._said(made, here, params, remarks(context, ids))
+            for here, context, ids in zip(each, contexts, heard, strict=True)
+        ]
 
     def _heard(self, contexts: Sequence[Any]) -> list[list[Ints]]:
         """The token ids of each context's utterances; all texts are split into words at once."""
@@ -152,12 +156,12 @@ class Answerer:
         spoken = iter(hear_all(texts, self.run.vocabulary, self.defaults.max_words, names))
         return [[next(spoken) for _ in context] for context in contexts]
 
-    def _said(self, made: Continuation, here: slice, params: AnswerParams) -> Answer:
+    def _said(self, made: Continuation, here: slice, params: AnswerParams, remarked: list[str]) -> Answer:
         turns = [[tell(ids, self.run.vocabulary) for ids in said] for said in made.token_ids[here]]
         assert made.log_probs is not None  # a Responder computes them unless told otherwise
         z_conv = made.z_conv[here].tolist() if params.return_z_conv and made.z_conv is not None else None
         log_probs = made.log_probs[here].tolist()
-        return Answer(response=turns[0][0], turns=turns, log_probs=log_probs, z_conv=z_conv)
+        return Answer(response=turns[0][0], turns=turns, log_probs=log_probs, remarks=remarked, z_conv=z_conv)
 
 
 def _plain(error: Any) -> str:

@@ -80,6 +80,7 @@ def signature(generation: GenerationParams) -> ModelSignature:
                 ColSpec(DataType.string, "response"),
                 ColSpec(texts, "turns"),
                 ColSpec(numbers, "log_probs"),
+                ColSpec(Array(DataType.string), "remarks"),
                 ColSpec(numbers, "z_conv", required=False),
             ]
         ),
