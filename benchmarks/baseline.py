@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vhcr.models import VHCR
+from vhcr.models import HierarchicalModel
 from vhcr.token_files import Conversations
 from vhcr.tokenisation.specials import EOS, PAD, SOS
 
@@ -81,7 +81,7 @@ def _kl(mu: Tensor, var: Tensor, prior_mu: Tensor, prior_var: Tensor) -> Tensor:
 class Baseline(nn.Module):
     """VHCR with one layer everywhere, in the paper's reading."""
 
-    def __init__(self, fast: VHCR, *, pad_turns: bool = True) -> None:
+    def __init__(self, fast: HierarchicalModel, *, pad_turns: bool = True) -> None:
         super().__init__()
         size = fast.sizes
         words, latents = fast.vocabulary_size, size.z_utt_size + size.z_conv_size
@@ -105,7 +105,7 @@ class Baseline(nn.Module):
         self.h_unk = nn.Parameter(torch.zeros(sentence))
         self.load(fast)
 
-    def load(self, fast: VHCR) -> None:
+    def load(self, fast: HierarchicalModel) -> None:
         """Take the parameters of ``fast``."""
         given = fast.state_dict()
         own: dict[str, Tensor] = {"embedding.weight": given["embedding.weight"]}
@@ -233,10 +233,10 @@ class Baseline(nn.Module):
 
         z_conv and z_utt are the means of q(z_conv | context) and of the prior.
         """
-        return self.speak(self.listen(batch))
+        return self.next_turn(self.read(batch))
 
     @torch.no_grad()
-    def listen(self, batch: PaddedBatch) -> Tensor:
+    def read(self, batch: PaddedBatch) -> Tensor:
         """The decoder's states [batch, size] before the responses to the contexts in ``batch``."""
         size, real = self.sizes, batch.num_words > 0
         h_enc = self.encode(batch.token_ids.flatten(0, 1), batch.num_words.flatten())
@@ -252,7 +252,7 @@ class Baseline(nn.Module):
         return torch.tanh(self.decoder_start(torch.cat([h_cxt, z_utt, z_conv], dim=1)))
 
     @torch.no_grad()
-    def speak(self, state: Tensor) -> list[list[int]]:
+    def next_turn(self, state: Tensor) -> list[list[int]]:
         """Greedy utterances from the decoder's states [batch, size]."""
         words = torch.full((len(state),), SOS, device=state.device)
         said = []

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.baseline import Baseline, PaddedBatch
 from vhcr.batch import Batch
-from vhcr.models import VHCR, build
+from vhcr.models import HierarchicalModel, build
 from vhcr.params import GenerationParams, ModelParams, Params, SystemParams, TrainingParams
 from vhcr.token_files import Conversations
 from vhcr.training.loop import ALONE, adam, train_step
@@ -62,10 +62,10 @@ class Setting:
             "data": data,
         }
 
-    def model(self, device: str = "cpu") -> VHCR:
+    def model(self, device: str = "cpu") -> HierarchicalModel:
         """The model, always from the same seed, in training mode."""
         model = build(self.model_params, self.system, self.vocabulary_size, seed=0).to(device)
-        assert isinstance(model, VHCR)
+        assert isinstance(model, HierarchicalModel)
         return model.train()
 
 

@@ -14,10 +14,10 @@ from benchmarks.measure import Clock, Part, alternate
 from vhcr.batch import pack
 from vhcr.evaluation.likelihood import LogWeights, importance_weighted_nll, log_weights
 from vhcr.generation.respond import Responder
-from vhcr.models import VHCR, Noise
+from vhcr.models import HierarchicalModel, Noise
 from vhcr.models.gaussian import sampled_kl
+from vhcr.models.kernels.precision import products_in
 from vhcr.models.objective import elbo
-from vhcr.models.precision import products_in
 from vhcr.params import GenerationParams
 from vhcr.token_files import Conversations
 from vhcr.tokenisation.specials import EOS, SPECIALS
@@ -107,7 +107,9 @@ def importance(
     return part
 
 
-def talkative(model: VHCR, respond: Callable[[], Sequence[Sequence[int]]], mean_words: float = 8.0) -> None:
+def talkative(
+    model: HierarchicalModel, respond: Callable[[], Sequence[Sequence[int]]], mean_words: float = 8.0
+) -> None:
     """Make an untrained model end its utterances about when a trained one does.
 
     The row of EOS is made larger, so that its logit swings from word to word and from context to context,
@@ -164,16 +166,16 @@ def decoding(
     said = respond("greedy")
     lengths = np.array([len(ids) for ids in said])
     same = float(np.mean([a == b for a, b in zip(said, plain_respond(), strict=True)]))
-    heard = responder("greedy").listen(pack(contexts, range(num_contexts)))
-    plain_heard = [plain.listen(batch) for batch in padded]
+    heard = responder("greedy").read(pack(contexts, range(num_contexts)))
+    plain_heard = [plain.read(batch) for batch in padded]
     seconds = alternate(
         {
             "greedy": lambda _: respond("greedy"),
             "every": lambda _: respond("greedy", want_log_probs=True),
             "beam": lambda _: respond("beam"),
             "plain": lambda _: plain_respond(),
-            "words": lambda _: responder("greedy").speak(heard),
-            "plain words": lambda _: [plain.speak(states) for states in plain_heard],
+            "words": lambda _: responder("greedy").next_turn(heard),
+            "plain words": lambda _: [plain.next_turn(states) for states in plain_heard],
         },
         repeats,
         clock,
@@ -213,7 +215,7 @@ def serving(
 ) -> Part:
     """One request with many contexts, against generation alone and against as many requests of one."""
     # Text needs polars, which a bare GPU worker has not.
-    from vhcr.generation.text import hear_all
+    from vhcr.generation.text import to_ids_all
     from vhcr.serving.answer import Answerer
 
     settings = {"contexts": num_contexts, "turns": num_turns, "clock": clock.kind}
@@ -232,7 +234,7 @@ def serving(
     answerer = Answerer.of(run, setting.generation)
     contexts = [data.utterances(index) for index in Chosen(data, num_contexts).indices(0)]
     texts = [[" ".join(f"w{number}" for number in ids[:-1]) or "w0" for ids in turns] for turns in contexts]
-    heard = [hear_all(context, words, setting.generation.max_words) for context in texts]
+    heard = [to_ids_all(context, words, setting.generation.max_words) for context in texts]
     speaker = Responder(model, setting.generation, Noise(0))
     talkative(model, lambda: [turns[0] for turns in speaker.respond(heard).token_ids])
 

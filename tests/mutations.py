@@ -51,17 +51,15 @@ def _m(name: str, file: str, old: str, new: str, *tests: str) -> Mutation:
 
 GAUSSIAN = "vhcr/models/gaussian.py"
 CONVERSATION_MODEL = "vhcr/models/conversation_model.py"
-HRED = "vhcr/models/hred.py"
-VHRED = "vhcr/models/vhred.py"
-VHCR = "vhcr/models/vhcr.py"
+HIERARCHICAL = "vhcr/models/hierarchical.py"
 LAYERS = "vhcr/models/layers.py"
 NOISE = "vhcr/models/noise.py"
 OBJECTIVE = "vhcr/models/objective.py"
 INITIALISATION = "vhcr/models/initialisation.py"
 LOOP = "vhcr/training/loop.py"
-PROJECTION = "vhcr/models/projection.py"
+PROJECTION = "vhcr/models/kernels/projection.py"
 READING = "vhcr/models/reading.py"
-RECURRENT = "vhcr/models/recurrent.py"
+RECURRENT = "vhcr/models/kernels/recurrent.py"
 BUILD = "vhcr/models/build.py"
 BATCH = "vhcr/batch.py"
 TOKEN_FILES = "vhcr/token_files.py"
@@ -153,52 +151,51 @@ MUTATIONS: list[Mutation] = [
     _m("KL of the first utterance kept by the release", CONVERSATION_MODEL, "kl_utt * scored", "kl_utt", TEST_READINGS),
     _m("off by one in which turns are scored", CONVERSATION_MODEL, "return (batch.turn > 0).long()", "return (batch.turn > 1).long()", TEST_READINGS),
     _m("word errors of the first turn scored by the release", CONVERSATION_MODEL, "scored = batch.turn[batch.word_row] > 0", "scored = batch.turn[batch.word_row] >= 0", TEST_READINGS),
-    _m("word drop in evaluation too", HRED, "        if self.training:\n            input_ids", "        if True:\n            input_ids", TEST_DROPS),
-    _m("utterance drop in evaluation too", HRED, "if not self.training or self.h_unk is None", "if self.h_unk is None", TEST_DROPS),
-    _m("word drop only in evaluation", HRED, "        if self.training:\n            input_ids", "        if not self.training:\n            input_ids", TEST_DROPS),
+    _m("word drop in evaluation too", HIERARCHICAL, "        if self.training:\n            input_ids", "        if True:\n            input_ids", TEST_DROPS),
+    _m("utterance drop in evaluation too", HIERARCHICAL, "if not self.training or self.h_unk is None", "if self.h_unk is None", TEST_DROPS),
+    _m("word drop only in evaluation", HIERARCHICAL, "        if self.training:\n            input_ids", "        if not self.training:\n            input_ids", TEST_DROPS),
     _m("errors summed at the wrong rows", CONVERSATION_MODEL, "zero.index_add(0, batch.word_row, word_errors)", "zero.index_add(0, batch.row_rank[batch.word_row], word_errors)", ORACLE),
-    _m("decoder sees no context", HRED, "sources = (h_cxt, *latents) if self.system.decoder_sees_context else latents", "sources = (h_cxt * 0, *latents) if self.system.decoder_sees_context else latents", ORACLE),
+    _m("decoder sees no context", HIERARCHICAL, "h_cxt if self.system.decoder_sees_context", "h_cxt * 0 if self.system.decoder_sees_context", ORACLE),
     _m("bag-of-words error of the first utterance kept", CONVERSATION_MODEL, "zero if bag_of_words_error is None else bag_of_words_error * scored", "zero if bag_of_words_error is None else bag_of_words_error", TEST_READINGS),
     # --- VHRED ---
-    _m("prior and posterior swapped", VHRED, "prior = self.utterance_prior(h_cxt)\n        posterior = self.utterance_posterior(h_enc, h_cxt)", "posterior = self.utterance_prior(h_cxt)\n        prior = self.utterance_posterior(h_enc, h_cxt)", ORACLE, TEST_PEEKING),
-    _m("posterior of z_utt sees dropped vectors", VHRED, "        h_cxt = self.context(\n            self.heard(h_enc, batch, noise),", "        h_enc = self.heard(h_enc, batch, noise)\n        h_cxt = self.context(\n            h_enc,", TEST_DROPS),
-    _m("one noise for all turns", VHRED, "batch.sample[of], batch.turn, size", "batch.sample[of], batch.turn * 0, size", TEST_PACKING),
-    _m("noise keyed by place in the batch", VHRED, '"z_utt", batch.index[of]', '"z_utt", of', TEST_PACKING),
-    _m("one noise for all draws", VHRED, "batch.sample[of], batch.turn, size", "batch.sample[of] * 0, batch.turn, size", TEST_PACKING, TEST_GAUSSIAN),
-    _m("KL averaged over dimensions", VHRED, "kl_utt=divergence(posterior, prior, z_utt).sum(-1)", "kl_utt=divergence(posterior, prior, z_utt).mean(-1)", ORACLE),
-    _m("KL of z_utt forgotten", VHRED, "            kl_utt=divergence(posterior, prior, z_utt).sum(-1),\n            bag", "            bag", ORACLE),
-    _m("posterior mean for a draw", VHRED, "z_utt = draw(posterior, prior, self.utterance_noise(batch, noise, h_cxt))", "z_utt = posterior.mu", ORACLE),
+    _m("prior and posterior swapped", HIERARCHICAL, "draw(posterior, prior, self.utterance_noise", "draw(prior, posterior, self.utterance_noise", ORACLE, TEST_PEEKING),
+    _m("one noise for all turns", HIERARCHICAL, "batch.sample[of], batch.turn, size", "batch.sample[of], batch.turn * 0, size", TEST_PACKING),
+    _m("noise keyed by place in the batch", HIERARCHICAL, '"z_utt", batch.index[of]', '"z_utt", of', TEST_PACKING),
+    _m("one noise for all draws", HIERARCHICAL, "batch.sample[of], batch.turn, size", "batch.sample[of] * 0, batch.turn, size", TEST_PACKING, TEST_GAUSSIAN),
+    _m("KL averaged over dimensions", HIERARCHICAL, "kl_utt = divergence(posterior, prior, z_utt).sum(-1)", "kl_utt = divergence(posterior, prior, z_utt).mean(-1)", ORACLE),
+    _m("KL of z_utt forgotten", HIERARCHICAL, "latents, kl_utt, kl_conv, bag)", "latents, None, kl_conv, bag)", ORACLE),
+    _m("posterior mean for a draw", HIERARCHICAL, "z_utt = draw(posterior, prior, self.utterance_noise(batch, noise, h_cxt))", "z_utt = posterior.mu", ORACLE),
     # --- VHCR ---
-    _m("z_conv missing from the context's inputs", VHCR, "torch.cat([heard, z_rows], dim=-1)", "torch.cat([heard, z_rows * 0], dim=-1)", ORACLE),
-    _m("context of VHCR starts from zeros", VHCR, "start = self.context_start(z_conv)\n", "start = self.context_start(z_conv) * 0\n", ORACLE),
-    _m("prior of z_utt without z_conv", VHCR, "prior = self.utterance_prior(h_cxt, z_rows)", "prior = self.utterance_prior(h_cxt, z_rows * 0)", ORACLE),
-    _m("posterior of z_utt without z_conv", VHCR, "self.utterance_posterior(h_enc, h_cxt, z_rows)", "self.utterance_posterior(h_enc, h_cxt, z_rows * 0)", ORACLE),
-    _m("posterior of z_utt sees dropped vectors in VHCR", VHCR, "self.utterance_posterior(h_enc, h_cxt, z_rows)", "self.utterance_posterior(heard, h_cxt, z_rows)", TEST_DROPS),
+    _m("z_conv missing from the context's inputs", HIERARCHICAL, "self.context(joined(dropped, z_rows),", "self.context(joined(dropped, None if z_rows is None else z_rows * 0),", ORACLE),
+    _m("context of VHCR starts from zeros", HIERARCHICAL, "start = self.context_start(batch.num_conversations, z_conv)\n        if", "start = self.context_start(batch.num_conversations, z_conv) * 0\n        if", ORACLE),
+    _m("prior of z_utt without z_conv", HIERARCHICAL, "prior = self.utterance_prior(h_cxt, z_rows)", "prior = self.utterance_prior(h_cxt, None if z_rows is None else z_rows * 0)", ORACLE),
+    _m("posterior of z_utt without z_conv", HIERARCHICAL, "self.utterance_posterior(h_enc, h_cxt, z_rows)", "self.utterance_posterior(h_enc, h_cxt, None if z_rows is None else z_rows * 0)", ORACLE),
+    _m("posterior of z_utt sees dropped vectors", HIERARCHICAL, "self.utterance_posterior(h_enc, h_cxt, z_rows)", "self.utterance_posterior(dropped, h_cxt, z_rows)", TEST_DROPS),
     _m("a decoder that hears its sources at the start alone", LAYERS, "return hidden if self.skip is None else hidden +", "return hidden if True else hidden +", ORACLE),
     _m("the sources of the first utterance for all", LAYERS, "index_select(0, batch.word_row)", "index_select(0, batch.word_row * 0)", ORACLE),
     _m("generation leaves the sources out after the start", LAYERS, "return layers[:, -1] + added[:, 0], torch.cat([layers, added], dim=1)", "return layers[:, -1], torch.cat([layers, added], dim=1)", TEST_PEEKING),
     _m("what is added at every step grows", LAYERS, "torch.cat([layers, added], dim=1)\n", "torch.cat([layers, added * 1.1], dim=1)\n", TEST_PEEKING),
     _m("a summed loss is a mean", LOOP, 'among = 1 if params.loss_reduction == "sum" else', 'among = 1 if False else', TEST_LOOP),
     _m("the learning rate falls by epochs", LOOP, "learning_rate(position.step, total_steps, params)", "learning_rate(position.epoch, total_steps, params)", TEST_LOOP),
-    _m("the release's first input is never dropped", HRED, "sos=self.reading.drops_sos", "sos=False", ORACLE),
-    _m("the release's contexts start from their own z_conv", VHCR, "self.training and self.reading.shuffles_context_starts", "False", TEST_DROPS),
-    _m("contexts start from another's z_conv in scoring too", VHCR, "self.training and self.reading.shuffles_context_starts", "self.reading.shuffles_context_starts", TEST_DROPS),
+    _m("the release's first input is never dropped", HIERARCHICAL, "sos=self.reading.drops_sos", "sos=False", ORACLE),
+    _m("the release's contexts start from their own z_conv", HIERARCHICAL, "self.training and self.reading.shuffles_context_starts", "False", TEST_DROPS),
+    _m("contexts start from another's z_conv in scoring too", HIERARCHICAL, "self.training and self.reading.shuffles_context_starts", "self.reading.shuffles_context_starts", TEST_DROPS),
     _m("the release's gates are orthogonal each", BUILD, "network.reading.orthogonal_across_gates", "False", TEST_INITIALISATION),
     _m("the release's h_unk begins short", READING, "h_unk_deviation=1.0", "h_unk_deviation=0.1", TEST_INITIALISATION),
     _m("a corpus's own systems are not heard", "vhcr/params.py", 'self._defined("corpora", corpus)["system"]', "{}", "tests/test_params.py"),
-    _m("decoder without z_conv", VHCR, "self.decoder_start(h_cxt, z_utt, z_rows)", "self.decoder_start(h_cxt, z_utt, z_rows * 0)", ORACLE),
-    _m("latents in another order at the bag of words", VHCR, "torch.cat([z_utt, z_rows], dim=-1)", "torch.cat([z_rows, z_utt], dim=-1)", ORACLE),
-    _m("f_conv's reading turned round", VHCR, "heard if self.reading.conversation_encoder_sees_drops else h_enc", "h_enc if self.reading.conversation_encoder_sees_drops else heard", TEST_DROPS),
-    _m("KL of z_conv forgotten", VHCR, "            kl_conv=divergence(posterior_conv, prior_conv, z_conv).sum(-1),\n", "", ORACLE),
-    _m("z_conv of another conversation", VHCR, "z_rows = z_conv[batch.conversation]", "z_rows = z_conv[batch.conversation.flip(0)]", ORACLE),
-    _m("no tanh at the start of the context", VHCR, "torch.tanh(at_least_float32(self.context_from_z_conv(like)))", "at_least_float32(self.context_from_z_conv(like))", ORACLE),
+    _m("decoder without z_conv", HIERARCHICAL, "self.decoder_start(h_cxt, z_utt, z_rows)", "self.decoder_start(h_cxt, z_utt, None if z_rows is None else z_rows * 0)", ORACLE),
+    _m("latents in another order at the bag of words", HIERARCHICAL, "joined(z_utt, z_rows), batch)", "joined(z_rows, z_utt), batch)", ORACLE),
+    _m("f_conv's reading turned round", HIERARCHICAL, "dropped if self.reading.conversation_encoder_sees_drops else h_enc", "h_enc if self.reading.conversation_encoder_sees_drops else dropped", TEST_DROPS),
+    _m("KL of z_conv forgotten", HIERARCHICAL, "latents, kl_utt, kl_conv, bag)", "latents, kl_utt, None, bag)", ORACLE),
+    _m("z_conv of another conversation", HIERARCHICAL, "else z_conv[batch.conversation]", "else z_conv[batch.conversation.flip(0)]", ORACLE),
+    _m("no tanh at the start of the context", HIERARCHICAL, "torch.tanh(at_least_float32(self.context_from_z_conv(z_conv)))", "at_least_float32(self.context_from_z_conv(z_conv))", ORACLE),
     # --- layers ---
     _m("context sees the utterance of its own turn", LAYERS, "inputs[batch.previous_row]", "inputs[batch.num_conversations :]", TEST_PEEKING),
     _m("first layer's state for the context's top", LAYERS, "first = start[:, -1]", "first = start[:, 0]", ORACLE),
     _m("utterances not put back in order", LAYERS, "return by_length[batch.row_rank]", "return by_length", ORACLE),
     _m("utterances put back by the wrong order", LAYERS, "return by_length[batch.row_rank]", "return by_length[batch.row_order]", ORACLE),
     _m("decoder started in the wrong order", LAYERS, "layers[batch.row_order], batch.step_sizes", "layers, batch.step_sizes", ORACLE),
-    _m("decoder hears what it predicts", HRED, "input_ids = batch.input_ids\n", "input_ids = batch.token_ids\n", TEST_PEEKING),
+    _m("decoder hears what it predicts", HIERARCHICAL, "input_ids = batch.input_ids\n", "input_ids = batch.token_ids\n", TEST_PEEKING),
     _m("EOS in the bag of words", LAYERS, "inner[batch.last_word] = False", "inner[batch.last_word] = True", ORACLE),
     _m("SOS dropped too", LAYERS, "dropped &= batch.word_step > 0", "pass", TEST_DROPS),
     _m("drop rate for keep rate, words", LAYERS, "dropped = coin < probability\n", "dropped = coin > probability\n", TEST_DROPS),
@@ -260,7 +257,7 @@ MUTATIONS: list[Mutation] = [
     _m("the scale of normalised means squared", GAUSSIAN, "torch.full_like(self.shift, self.scale)", "torch.full_like(self.shift, self.scale**2)", TEST_INITIALISATION),
     _m("means that shrink evade the normalisation", GAUSSIAN, "    EPS = 1e-8", "    EPS = 1e-5", TEST_INITIALISATION),
     _m("posteriors trained first never stop", LOOP, "return step < system.inference_first_steps and ", "return system.inference_first_steps > 0 and ", TEST_LOOP),
-    _m("posteriors trained first without f_conv", VHCR, "own = (self.conversation_encoder, self.conversation_posterior_mlp)", "own = (self.conversation_posterior_mlp,)", TEST_LOOP),
+    _m("posteriors trained first without f_conv", HIERARCHICAL, '"posterior_mlp", "conversation_encoder",', '"posterior_mlp",', TEST_LOOP),
     _m("all but the posteriors trained first", LOOP, "if parameter not in inference:", "if parameter in inference:", TEST_LOOP),
     _m("variances begin as in the release", INITIALISATION, "module.var.bias.fill_(VARIANCE_BIAS)", "pass", TEST_INITIALISATION),
     _m("gates begin as in the release", INITIALISATION, "module.bias_hh[module.hidden_size : 2 * module.hidden_size] = 0.0", "pass", TEST_INITIALISATION),
@@ -302,27 +299,27 @@ MUTATIONS: list[Mutation] = [
     _m("log p of a hypothesis not carried on", DECODE, "top(scores.flatten(1), ", "top((scores - total.unsqueeze(-1)).flatten(1), ", TEST_DECODE),
     _m("ties as they come", DECODE, "    if len(torn):\n", "    if False:\n", TEST_DECODE),
     # --- responding ---
-    _m("context of another conversation", RESPOND, "state=self.model.context_after(h_enc, batch, *latents),", "state=self.model.context_after(h_enc, batch, *latents).flip(0),", TEST_RESPOND),
+    _m("context of another conversation", RESPOND, "context=self.model.context_after(h_enc, batch, z_conv),", "context=self.model.context_after(h_enc, batch, z_conv).flip(0),", TEST_RESPOND),
     _m("turns of the answer numbered like the last of the context", RESPOND, "turn=batch.turn[batch.last_row] + 1,", "turn=batch.turn[batch.last_row],", TEST_RESPOND),
-    _m("turn does not advance", RESPOND, "turn=heard.turn + 1)", "turn=heard.turn)", TEST_RESPOND),
-    _m("generated turns not fed back", RESPOND, "            heard = self.advance(heard, turns[-1].token_ids)\n", "            heard = replace(heard, turn=heard.turn + 1)\n", TEST_RESPOND),
-    _m("z_conv missing when a turn is fed back", HRED, "torch.cat([self.encode(said), *z_conv], dim=-1)", "torch.cat([self.encode(said), *(0 * z for z in z_conv)], dim=-1)", TEST_RESPOND),
-    _m("no bound for what rounding takes from the weights", LIKELIEST, "+ self._error * heard)", "+ 0.0 * heard)", TEST_LIKELIEST),
+    _m("turn does not advance", RESPOND, "turn=state.turn + 1)", "turn=state.turn)", TEST_RESPOND),
+    _m("generated turns not fed back", RESPOND, "            state = self.advance(state, turns[-1].token_ids)\n", "            state = replace(state, turn=state.turn + 1)\n", TEST_RESPOND),
+    _m("z_conv missing when a turn is fed back", HIERARCHICAL, "joined(self.encode(said), z_conv)", "joined(self.encode(said), None if z_conv is None else 0 * z_conv)", TEST_RESPOND),
+    _m("no bound for what rounding takes from the weights", LIKELIEST, "+ self._error * length_rounded)", "+ 0.0 * length_rounded)", TEST_LIKELIEST),
     _m("no bound for what rounding takes from the state", LIKELIEST, "self._norm * (off + rounding)", "self._norm * rounding", TEST_LIKELIEST),
     _m("the best bound taken for the best word", LIKELIEST, "return found if bool((found < none).all()) else None", "return guess", TEST_LIKELIEST),
     _m("of equals the last", LIKELIEST, "torch.full((sequences,), none).scatter_reduce_(0, row[is_best], word[is_best], \"amin\")", "torch.zeros(sequences, dtype=torch.int64).scatter_reduce_(0, row[is_best], word[is_best], \"amax\")", TEST_LIKELIEST),
     _m("old weights searched", LIKELIEST, "or self._search[0] != made_of", "", TEST_LIKELIEST),
     _m("forbidden words may win", LIKELIEST, "self._offset[list(never)] = -torch.inf", "pass", TEST_LIKELIEST),
-    _m("z_utt and z_conv swapped at the decoder", RESPOND, "self.model.decoder_start(h_cxt, *z_utt, *heard.z_conv)", "self.model.decoder_start(h_cxt, *heard.z_conv, *z_utt)", TEST_RESPOND),
+    _m("z_utt and z_conv swapped at the decoder", RESPOND, "self.model.decoder_start(h_cxt, z_utt, state.z_conv)", "self.model.decoder_start(h_cxt, state.z_conv, z_utt)", TEST_RESPOND),
     _m("posterior and prior of z_conv swapped", RESPOND, 'from_prior=self.params.z_conv_from == "prior"', 'from_prior=self.params.z_conv_from != "prior"', TEST_RESPOND),
     _m("z_utt without its scale", RESPOND, "h_cxt, self.latent_scale * eps", "h_cxt, eps", TEST_RESPOND),
     _m("answers in the order of length", RESPOND, "back = torch.tensor(order, dtype=torch.int64).argsort()", "back = torch.arange(len(order))", TEST_RESPOND),
     _m("answers in the order of their order", RESPOND, "back = torch.tensor(order, dtype=torch.int64).argsort()", "back = torch.tensor(order, dtype=torch.int64)", TEST_RESPOND),
     _m("a context answered under another's name", RESPOND, "key = names[places]", "key = names[: len(places)]", TEST_RESPOND),
-    _m("no bound on the words heard at once", RESPOND, "or heard + words > MAX_HEARD", "", TEST_RESPOND),
-    _m("contexts of a request keyed by their place", ANSWER, "index=[0] * len(heard)", "index=None", TEST_ANSWER),
+    _m("no bound on the words heard at once", RESPOND, "or read + words > MAX_CONTEXT_WORDS", "", TEST_RESPOND),
+    _m("contexts of a request keyed by their place", ANSWER, "index=[0] * len(as_ids)", "index=None", TEST_ANSWER),
     _m("answers of the first context for all", ANSWER, "slice(i * params.num_samples, (i + 1) * params.num_samples)", "slice(0, params.num_samples)", TEST_ANSWER),
-    _m("generation takes the mean of z_utt", VHRED, "return (self.utterance_prior(h_cxt, *z_conv).sample(eps),)", "return (self.utterance_prior(h_cxt, *z_conv).mu,)", TEST_RESPOND),
+    _m("generation takes the mean of z_utt", HIERARCHICAL, "self.utterance_prior(h_cxt, z_conv).sample(eps) if", "self.utterance_prior(h_cxt, z_conv).mu if", TEST_RESPOND),
     _m("a release model begins all the same", RESPOND, "if not self.model.reading.scores_first_utterance:", "if False:", TEST_RESPOND),
     # --- control ---
     _m("samples share the noise of z_utt", RESPOND, "sample = torch.arange(samples).repeat(len(places))", "sample = torch.zeros(samples * len(places), dtype=torch.int64)", TEST_CONTROL),
@@ -334,7 +331,7 @@ MUTATIONS: list[Mutation] = [
     _m("another reply hears the one it replaces", CHAT, "        last = self.lines.pop()\n", "        last = self.lines[-1]\n", TEST_CHAT),
     _m("another reply is the same reply", CHAT, "        self.attempt += 1\n", "", TEST_CHAT),
     _m("the first turns of a long chat instead of the last", CHAT, "self.lines[-self.max_context_turns :]", "self.lines[: self.max_context_turns]", TEST_CHAT),
-    _m("every turn of a long chat draws the same numbers", CHAT, "torch.full_like(heard.turn, len(self.lines))", "heard.turn", TEST_CHAT),
+    _m("every turn of a long chat draws the same numbers", CHAT, "torch.full_like(state.turn, len(self.lines))", "state.turn", TEST_CHAT),
     # --- stopping a training ---
     _m("a validation hears no Cancel", LOOP, "        except Interrupted:\n            leave()\n", "        except ZeroDivisionError:\n            leave()\n", TEST_LOOP),
     _m("a row of training is taken for a validation's", LOOP, 'return (last.get("split"), last.get("step")) != ("validation", step)', 'return last.get("step") != step', TEST_LOOP),
@@ -375,7 +372,7 @@ MUTATIONS: list[Mutation] = [
     _m("the mean of log weights for the log of their mean", LIKELIHOOD, "np.squeeze(top, axis) + np.log(np.exp(values - top).mean(axis=axis))", "values.mean(axis=axis) + 0 * top.sum()", TEST_LIKELIHOOD),
     _m("the log of a sum of weights", LIKELIHOOD, "np.log(np.exp(values - top).mean(axis=axis))", "np.log(np.exp(values - top).sum(axis=axis))", TEST_LIKELIHOOD),
     _m("weights overflow", LIKELIHOOD, "    top = values.max(axis=axis, keepdims=True)\n", "    top = 0 * values.max(axis=axis, keepdims=True)\n", TEST_LIKELIHOOD),
-    _m("every draw of z_utt has a z_conv of its own", "vhcr/models/vhcr.py", "batch.sample // batch.utterance_draws", "batch.sample", TEST_LIKELIHOOD),
+    _m("every draw of z_utt has a z_conv of its own", HIERARCHICAL, "batch.sample // batch.utterance_draws", "batch.sample", TEST_LIKELIHOOD),
     _m("draws that share z_conv taken as if they did not", LIKELIHOOD, "within = min(weights.utterance_draws, num_samples)", "within = 1", TEST_LIKELIHOOD),
     _m("a weight of z_conv for every draw of z_utt", LIKELIHOOD, "[:, first][:, ::within]", "[:, first][:, :outer]", TEST_LIKELIHOOD),
     # --- evaluation: uncertainty ---

@@ -145,7 +145,7 @@ def loaded_with(module: str) -> set[str]:
 def test_models_see_tensors_alone() -> None:
     """Section 3 of the paper needs no file: importing a model once loaded Parquet and where files lie."""
     found = loaded_with("vhcr.models")
-    assert "vhcr.models.recurrent" in found
+    assert "vhcr.models.kernels.recurrent" in found
     libraries = {name for name in found if not name.startswith("vhcr")}
     assert libraries == {"torch", "numpy", "pydantic"}
     assert not found & {"vhcr.layout", "vhcr.token_files", "vhcr.tokenisation.vocabulary"}

@@ -24,7 +24,7 @@ from benchmarks.measure import Clock, alternate
 from benchmarks.peak import measure
 from tests.training import tiny
 from vhcr.generation.respond import Responder
-from vhcr.models import VHCR, Noise, build
+from vhcr.models import HierarchicalModel, Noise, build
 from vhcr.models.gaussian import draw_posterior_mean
 from vhcr.models.objective import loss
 from vhcr.params import GenerationParams
@@ -34,10 +34,10 @@ DATA = tiny.conversations(12, seed=4)
 CHOSEN = [3, 0, 7, 8, 5]
 
 
-def pair(pad_turns: bool, **changes: object) -> tuple[VHCR, Baseline]:
+def pair(pad_turns: bool, **changes: object) -> tuple[HierarchicalModel, Baseline]:
     """The model and the baseline with equal weights, both in float64."""
     fast = build(tiny.MODEL, tiny.system("vhcr-ud", **changes), tiny.VOCABULARY, seed=1).double()
-    assert isinstance(fast, VHCR)
+    assert isinstance(fast, HierarchicalModel)
     return fast, Baseline(fast, pad_turns=pad_turns).double()
 
 

@@ -16,7 +16,7 @@ from tests.generation.runs import VOCABULARY, trained_run
 from vhcr import cli, recording
 from vhcr.generation import control
 from vhcr.generation.respond import Responder
-from vhcr.generation.text import hear, tell
+from vhcr.generation.text import to_ids, to_text
 from vhcr.models import Noise
 from vhcr.params import GenerationParams
 from vhcr.training.run import TrainedRun
@@ -69,12 +69,12 @@ def responder(run: str = RUN, **changes: object) -> Responder:
 
 
 def told(token_ids: list[list[int]]) -> list[str]:
-    return [tell(ids, VOCABULARY) for ids in token_ids]
+    return [to_text(ids, VOCABULARY) for ids in token_ids]
 
 
 def test_generate_prints_what_respond_says() -> None:
     contexts = [
-        [hear(text, VOCABULARY, 30) for text in texts] for texts in (["hello"], ["fine", "how are you?"])
+        [to_ids(text, VOCABULARY, 30) for text in texts] for texts in (["hello"], ["fine", "how are you?"])
     ]
     found = responder(strategy="sample").respond(contexts, 2, samples=2)
     printed = objects(
@@ -144,7 +144,7 @@ def test_options_reach_decoding() -> None:
         (["--z-conv-from", "prior"], {"z_conv_from": "prior"}),
     ]  # fmt: skip
     for options, changes in cases:
-        found = responder(**changes).respond([[hear("hello", VOCABULARY, 30)]])
+        found = responder(**changes).respond([[to_ids("hello", VOCABULARY, 30)]])
         printed = objects(typed("generate", RUN, "hello", "--json", *options))[0]["responses"][0]
         assert printed["turns"] == told(found.token_ids[0])
         assert found.log_probs is not None
@@ -172,7 +172,7 @@ def test_params_yaml_decides_where_it_knows_the_corpus(
     folder = str(trained_run(tmp_path))
     monkeypatch.chdir(tmp_path)
     limited = objects(typed("generate", folder, "hello", "--json"))
-    words = hear(limited[0]["responses"][0]["turns"][0] or "hello", VOCABULARY, 30)
+    words = to_ids(limited[0]["responses"][0]["turns"][0] or "hello", VOCABULARY, 30)
     assert len(words) == 2
     longer = objects(typed("generate", folder, "hello", "--json", "--max-words", "9"))
     assert longer[0]["responses"][0]["log_probs"] != limited[0]["responses"][0]["log_probs"]
@@ -205,10 +205,10 @@ def test_interpolate_prints_conversations_between_two_draws() -> None:
 def test_interpolate_between_two_conversations() -> None:
     speaker = responder()
     texts = ("hello | fine", "the printer is broken")
-    heard = [[hear(turn, VOCABULARY, 30) for turn in text.split("|")] for text in texts]
-    ends = control.believed_z_conv(speaker, heard)
+    heard = [[to_ids(turn, VOCABULARY, 30) for turn in text.split("|")] for text in texts]
+    ends = control.posterior_means(speaker, heard)
     found = control.from_z_conv(speaker, control.interpolate(ends[0], ends[1], 3), 2, same_noise=True,
-                                opening=hear("hello", VOCABULARY, 30).tolist())  # fmt: skip
+                                opening=to_ids("hello", VOCABULARY, 30).tolist())  # fmt: skip
     printed = objects(
         typed("interpolate", RUN, "--from", texts[0], "--to", texts[1], "--points", "3", "--turns", "2",
               "--opening", "hello", "--json")

@@ -150,7 +150,7 @@ def test_only_what_is_concerned_runs_again(project: Path) -> None:
     assert changed(lambda: edit(project, "generation/decode.py")) == evaluations
     assert changed(lambda: edit(project, "report/page.py")) == {"report@toy"}
     assert changed(lambda: edit(project, "cli.py")) == set()
-    assert changed(lambda: edit(project, "models/vhcr.py")) == trainings | evaluations
+    assert changed(lambda: edit(project, "models/hierarchical.py")) == trainings | evaluations
     assert changed(lambda: turn(project, "systems", "vhcr-ud", "utterance_drop", to=0.5)) == of(
         "train", "vhcr-ud"
     )

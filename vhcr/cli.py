@@ -168,14 +168,14 @@ def generate(
     speaker, vocabulary = _responder(run, changes, latent_scale, seed, checkpoint, device)
     longest = speaker.params.max_words
     if conversations is not None:
-        first = None if opening is None else _heard([opening], vocabulary, longest)[0].tolist()
+        first = None if opening is None else _to_ids([opening], vocabulary, longest)[0].tolist()
         made = control.conversations(speaker, conversations, turns, samples=samples, opening=first)
         given = [[] if opening is None else [opening]] * conversations
         _show(given, made, samples, vocabulary, as_json)
         return
     texts = list(_contexts(contexts, file))
-    heard = [_heard(context, vocabulary, longest) for context in texts]
-    _show(texts, speaker.respond(heard, turns, samples=samples), samples, vocabulary, as_json)
+    context_ids = [_to_ids(context, vocabulary, longest) for context in texts]
+    _show(texts, speaker.respond(context_ids, turns, samples=samples), samples, vocabulary, as_json)
 
 
 @app.command()
@@ -272,9 +272,9 @@ def interpolate(
         if text is None:
             ends.append(drawn[place])
         else:
-            told = _heard(_turns(text), vocabulary, longest)
-            ends.append(control.believed_z_conv(speaker, [told])[0])
-    first = None if opening is None else _heard([opening], vocabulary, longest)[0].tolist()
+            told = _to_ids(_turns(text), vocabulary, longest)
+            ends.append(control.posterior_means(speaker, [told])[0])
+    first = None if opening is None else _to_ids([opening], vocabulary, longest)[0].tolist()
     z_conv = control.interpolate(ends[0], ends[1], points, path)
     made = control.from_z_conv(speaker, z_conv, turns, same_noise=True, opening=first)
     _show([[] if opening is None else [opening]] * points, made, 1, vocabulary, as_json)
@@ -784,14 +784,14 @@ def _responder(
     return Responder(trained.model, params, Noise(seed), latent_scale), trained.vocabulary
 
 
-def _heard(texts: Sequence[str], vocabulary: Vocabulary, max_words: int) -> list[Ints]:
+def _to_ids(texts: Sequence[str], vocabulary: Vocabulary, max_words: int) -> list[Ints]:
     """The token ids of each text; standard error says of which a model hears nothing."""
-    from vhcr.generation.text import hear_all, remarks
+    from vhcr.generation.text import remarks, to_ids_all
 
-    heard = hear_all(texts, vocabulary, max_words)
-    for remark in remarks(texts, heard):
+    context_ids = to_ids_all(texts, vocabulary, max_words)
+    for remark in remarks(texts, context_ids):
         typer.echo(remark, err=True)
-    return heard
+    return context_ids
 
 
 def _turns(text: str) -> list[str]:
@@ -855,9 +855,9 @@ def _show(
     contexts: Iterable[Sequence[str]], made: Continuation, samples: int, vocabulary: Vocabulary, as_json: bool
 ) -> None:
     """Contexts with what was generated after each."""
-    from vhcr.generation.text import tell
+    from vhcr.generation.text import to_text
 
-    said = [[tell(ids, vocabulary) for ids in turns] for turns in made.token_ids]
+    said = [[to_text(ids, vocabulary) for ids in turns] for turns in made.token_ids]
     log_probs = made.log_probs.tolist() if made.log_probs is not None else []
     for place, context in enumerate(contexts):
         mine = range(place * samples, (place + 1) * samples)

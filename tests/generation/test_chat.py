@@ -11,7 +11,7 @@ from vhcr.batch import Ints
 from vhcr.errors import ParameterError
 from vhcr.generation.chat import MODEL, PERSON, Chat
 from vhcr.generation.respond import Responder
-from vhcr.generation.text import hear
+from vhcr.generation.text import to_ids
 from vhcr.models import Noise
 from vhcr.training.run import TrainedRun
 
@@ -35,7 +35,7 @@ def chat_with(
 
 
 def ids_heard(text: str) -> Ints:
-    return hear(text, VOCABULARY, 8)
+    return to_ids(text, VOCABULARY, 8)
 
 
 @pytest.mark.parametrize("name", ["hred", "vhred", "vhcr-ud"])
@@ -97,8 +97,8 @@ def test_the_model_hears_no_more_turns_than_it_was_trained_on(runs) -> None:  # 
     chat.max_context_turns = 3
     for text in ("hello", "how are you?", "thanks", "the printer is broken"):
         last = chat.say(text)
-    heard = [line.token_ids for line in chat.lines[-4:-1]]
-    expected = chat.responder.respond([heard])
+    state = [line.token_ids for line in chat.lines[-4:-1]]
+    expected = chat.responder.respond([state])
     assert len(chat.lines) == 8
     assert last.token_ids.tolist() == expected.token_ids[0][0]
     assert expected.log_probs is not None
@@ -106,9 +106,9 @@ def test_the_model_hears_no_more_turns_than_it_was_trained_on(runs) -> None:  # 
 
 
 def test_turns_of_a_long_conversation_draw_numbers_of_their_own(runs) -> None:  # type: ignore[no-untyped-def]
-    """Draws were keyed by the turns that are heard, nine at most: from the fifth reply on all the same.
+    """Draws were keyed by the turns that are state, nine at most: from the fifth reply on all the same.
 
-    Here one turn is heard, the same each time, so a reply could differ from the others by its draws alone.
+    Here one turn is state, the same each time, so a reply could differ from the others by its draws alone.
     """
     chat = chat_with(runs, "vhred")
     chat.max_context_turns = 1

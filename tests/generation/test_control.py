@@ -57,12 +57,12 @@ def test_a_release_model_needs_an_opening() -> None:
     with pytest.raises(ParameterError, match="opening"):
         from_z_conv(speaker, z_conv, 2)
     found = from_z_conv(speaker, z_conv, 2, opening=OPENING)
-    heard = speaker.respond([[np.array(OPENING)]] * 2, 2)  # the same opening, z_conv from the posterior
+    state = speaker.respond([[np.array(OPENING)]] * 2, 2)  # the same opening, z_conv from the posterior
     assert [len(turns) for turns in found.token_ids] == [2, 2]
     assert found.z_conv is not None
-    assert heard.z_conv is not None
+    assert state.z_conv is not None
     torch.testing.assert_close(found.z_conv, z_conv)
-    assert not torch.allclose(heard.z_conv, z_conv)
+    assert not torch.allclose(state.z_conv, z_conv)
 
 
 def test_prior_draws_are_numbered_and_standard_normal() -> None:

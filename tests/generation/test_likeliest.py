@@ -10,8 +10,8 @@ from tests.generation.examples import generation
 from tests.models.examples import CONDITIONINGS, network
 from vhcr.generation import likeliest
 from vhcr.generation.decode import WordModel, WordSearch, decode, greedy
-from vhcr.generation.likeliest import BLOCK, LikeliestWord, Speaker, integer_products
-from vhcr.models import HRED, Noise
+from vhcr.generation.likeliest import BLOCK, LikeliestWord, WordDecoder, integer_products
+from vhcr.models import HierarchicalModel, Noise
 from vhcr.tokenisation.specials import EOS, PAD, SOS, UNK
 
 NEVER = (PAD, SOS)
@@ -159,7 +159,7 @@ def starts(count: int) -> Tensor:
     return states(count, size=6, scale=2.0).unsqueeze(1)
 
 
-def starts_of(speaks: HRED, count: int) -> Tensor:
+def starts_of(speaks: HierarchicalModel, count: int) -> Tensor:
     """The states that the model's own decoder starts from."""
     context = torch.randn(count, 5, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -171,7 +171,7 @@ def starts_of(speaks: HRED, count: int) -> Tensor:
 def test_greedy_by_search_says_what_the_plain_loop_says(conditioning: str) -> None:
     speaks = model(decoder_conditioning=conditioning)
     start = starts_of(speaks, 200)
-    speaker = Speaker(speaks)
+    speaker = WordDecoder(speaks)
     found = greedy(speaker, start, generation(), want_log_probs=False)
     expected = greedy(speaks.decoder, start, generation())
     assert found.token_ids == expected.token_ids
@@ -187,13 +187,13 @@ def test_greedy_does_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one full product: else the test above would compare the plain loop with itself."""
     speaks = model()
     monkeypatch.setattr(type(speaks.decoder.output.linear), "forward", None)
-    greedy(Speaker(speaks), starts(50), generation(), want_log_probs=False)
+    greedy(WordDecoder(speaks), starts(50), generation(), want_log_probs=False)
 
 
 @pytest.mark.usefixtures("every_layer_is_large")
 def test_weights_that_change_are_searched_as_they_are() -> None:
     speaks, start = model(), starts(100)
-    speaker = Speaker(speaks)
+    speaker = WordDecoder(speaks)
     bias = speaks.decoder.output.linear.bias
     with torch.no_grad():
         bias[UNK] -= 50.0  # never a candidate
@@ -217,7 +217,7 @@ def test_a_speaker_says_what_its_decoder_says(strategy: str, layers: int, condit
     keys = [torch.arange(40) for _ in range(3)]
     found, expected = (
         decode(speaker, start, generation(strategy=strategy), NOISE, *keys)
-        for speaker in (Speaker(speaks), speaks.decoder)
+        for speaker in (WordDecoder(speaks), speaks.decoder)
     )
     assert found.token_ids == expected.token_ids
     assert found.log_probs is not None
@@ -232,12 +232,14 @@ def test_small_layers_and_few_sequences_are_computed_plainly(monkeypatch: pytest
     assert LikeliestWord.suits(layer()) == integer_products()
     assert not LikeliestWord.suits(layer().double())
     monkeypatch.setattr(LikeliestWord, "__init__", None)
-    found = greedy(Speaker(model()), starts(likeliest.MIN_SEQUENCES - 1), generation(), want_log_probs=False)
+    found = greedy(
+        WordDecoder(model()), starts(likeliest.MIN_SEQUENCES - 1), generation(), want_log_probs=False
+    )
     assert len(found.token_ids) == likeliest.MIN_SEQUENCES - 1
 
 
 def test_what_can_search_is_told_from_what_cannot() -> None:
     speaks = model()
-    speaker: WordModel = Speaker(speaks)
+    speaker: WordModel = WordDecoder(speaks)
     assert isinstance(speaker, WordSearch)
     assert not isinstance(speaks.decoder, WordSearch)

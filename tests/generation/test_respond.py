@@ -21,7 +21,7 @@ from vhcr.batch import Batch, Ints
 from vhcr.errors import DataError, ParameterError
 from vhcr.generation import respond
 from vhcr.generation.respond import Responder
-from vhcr.models import HRED, VHCR, ConversationModel, Latents, Noise, Transformer
+from vhcr.models import ConversationModel, HierarchicalModel, Latents, Noise, Transformer
 from vhcr.models.gaussian import draw_posterior, draw_prior
 from vhcr.tokenisation.specials import EOS
 
@@ -33,8 +33,8 @@ def model_of(
 ) -> ConversationModel:
     model = network(name, reading, layers=layers, scale=2.5, decoder_conditioning=conditioning).eval()
     with torch.no_grad():
-        if isinstance(model, (HRED, Transformer)):
-            output = model.decoder.output if isinstance(model, HRED) else model.output
+        if isinstance(model, (HierarchicalModel, Transformer)):
+            output = model.decoder.output if isinstance(model, HierarchicalModel) else model.output
             output.linear.bias[EOS] += 2.0
     return model
 
@@ -93,20 +93,20 @@ def test_z_conv_is_drawn_from_its_posterior_given_the_context(reading: str) -> N
     speaker = responder("vhcr-ud", reading)
     batch = packed([[ids.tolist() for ids in context] for context in CONTEXTS])
     latents = speaker.model(batch, speaker.noise, draw_posterior).latents
-    heard = speaker.listen(batch)
-    torch.testing.assert_close(heard.z_conv[0], latents.z_conv)
-    assert heard.turn.tolist() == [4, 3, 2, 2, 1, 1]
+    state = speaker.read(batch)
+    torch.testing.assert_close(state.z_conv, latents.z_conv)
+    assert state.turn.tolist() == [4, 3, 2, 2, 1, 1]
 
 
 def test_z_conv_from_the_prior_ignores_the_context() -> None:
     speaker = responder("vhcr", z_conv_from="prior")
     model = speaker.model
-    assert isinstance(model, VHCR)
+    assert isinstance(model, HierarchicalModel)
     batch = packed([[ids.tolist() for ids in context] for context in CONTEXTS])
-    heard = speaker.listen(batch)
-    expected = model.conversation_noise(batch, speaker.noise, heard.state)
-    torch.testing.assert_close(heard.z_conv[0], expected)
-    assert not torch.allclose(heard.z_conv[0], responder("vhcr").listen(batch).z_conv[0])
+    state = speaker.read(batch)
+    expected = model.conversation_noise(batch, speaker.noise, state.context)
+    torch.testing.assert_close(state.z_conv, expected)
+    assert not torch.allclose(state.z_conv, responder("vhcr").read(batch).z_conv)
 
 
 @pytest.mark.parametrize("name", [*SYSTEMS, *ANCHORS])
@@ -134,7 +134,7 @@ def test_three_turns_are_one_turn_three_times(name: str, layers: int) -> None:
         for turn in range(3):
             batch = packed([[ids.tolist() for ids in heard_so_far]], index=[place])
             z_conv = None if found.z_conv is None else found.z_conv[place : place + 1]
-            spoken = speaker.speak(speaker.listen(batch, z_conv))
+            spoken = speaker.next_turn(speaker.read(batch, z_conv))
             assert spoken.token_ids[0] == found.token_ids[place][turn]
             assert spoken.log_probs is not None
             assert found.log_probs is not None
@@ -154,10 +154,10 @@ def test_greedy_responses_are_those_of_a_plain_loop(name: str) -> None:
     model = speaker.model
     found = speaker.respond(CONTEXTS)
     for place, context in enumerate(CONTEXTS):
-        heard = speaker.listen(packed([[ids.tolist() for ids in context]], index=[place]))
-        latents = [] if found.z_utt is None else [found.z_utt[place, 0]]
-        latents += [] if found.z_conv is None else [found.z_conv[place]]
-        start = model.decoder_start(model.h_cxt(heard.state)[0], *latents)
+        state = speaker.read(packed([[ids.tolist() for ids in context]], index=[place]))
+        z_utt = None if found.z_utt is None else found.z_utt[place, 0]
+        z_conv = None if found.z_conv is None else found.z_conv[place]
+        start = model.decoder_start(model.h_cxt(state.context)[0], z_utt, z_conv)
         assert naive_greedy(model, start, 8)[0] == found.token_ids[place][0]
 
 
@@ -193,7 +193,7 @@ def test_beginning_is_where_scoring_begins() -> None:
     for name in SYSTEMS:
         speaker = responder(name, strategy="sample")
         index = torch.arange(5)
-        found = speaker.go_on(speaker.begin(index, torch.zeros_like(index)), 2)
+        found = speaker.generate(speaker.begin(index, torch.zeros_like(index)), 2)
         batch = packed(found.token_ids)
 
         def draw(posterior, prior, eps, z_conv=found.z_conv, batch=batch):  # type: ignore[no-untyped-def]
@@ -215,12 +215,12 @@ def test_requests_that_make_no_sense_are_refused_by_name() -> None:
     with pytest.raises(ParameterError, match="0 samples"):
         speaker.respond(CONTEXTS, samples=0)
     with pytest.raises(ParameterError, match=r"shape \(2, 9\); this needs \(2, 3\)"):
-        speaker.listen(batch, torch.zeros(2, 9))
+        speaker.read(batch, torch.zeros(2, 9))
     with pytest.raises(ParameterError, match="'hred' has no z_conv"):
-        plain.listen(batch, torch.zeros(2, 3))
+        plain.read(batch, torch.zeros(2, 3))
     for value in (1e39, -1e7, float("nan")):
         with pytest.raises(ParameterError, match="its numbers must be from -1e"):
-            speaker.listen(batch, torch.full((2, 3), value, dtype=torch.float64))
+            speaker.read(batch, torch.full((2, 3), value, dtype=torch.float64))
         with pytest.raises(ParameterError, match="latent_scale = "):
             Responder(speaker.model, speaker.params, speaker.noise, latent_scale=value)
     with pytest.raises(DataError, match="at least one word"):
@@ -234,33 +234,33 @@ def test_an_empty_context_among_others_begins_a_conversation() -> None:
     mixed = [CONTEXTS[4], [], CONTEXTS[0], []]
     found = speaker.respond(mixed, 2, samples=2)
     index, sample = torch.tensor([1, 1, 3, 3]), torch.tensor([0, 1, 0, 1])
-    begun = speaker.go_on(speaker.begin(index, sample), 2)
-    heard = speaker.respond([mixed[0], mixed[2]], 2, index=[0, 2], samples=2)
-    expected = [*heard.token_ids[:2], *begun.token_ids[:2], *heard.token_ids[2:], *begun.token_ids[2:]]
+    begun = speaker.generate(speaker.begin(index, sample), 2)
+    state = speaker.respond([mixed[0], mixed[2]], 2, index=[0, 2], samples=2)
+    expected = [*state.token_ids[:2], *begun.token_ids[:2], *state.token_ids[2:], *begun.token_ids[2:]]
     assert found.token_ids == expected
     with pytest.raises(ParameterError, match="give it an opening"):
         responder("vhcr", "release").respond(mixed)
 
 
 def test_memory_bounds_what_is_heard_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """256 contexts of 1000 turns in one request would take 90 GB at the paper's size if heard together."""
+    """256 contexts of 1000 turns in one request would take 90 GB at the paper's size if state together."""
     speaker = responder("vhcr", strategy="sample")
     expected = speaker.respond(CONTEXTS, samples=2)
-    heard: list[int] = []
+    state: list[int] = []
     pack = respond.pack
 
     def counted(contexts: list[list[Ints]], index: list[int], samples: int = 1) -> Batch:
         batch = pack(contexts, index, samples)
-        heard.append(len(batch.token_ids))
+        state.append(len(batch.token_ids))
         return batch
 
-    monkeypatch.setattr(respond, "MAX_HEARD", 60)
+    monkeypatch.setattr(respond, "MAX_CONTEXT_WORDS", 60)
     monkeypatch.setattr(respond, "pack", counted)
     found = speaker.respond(CONTEXTS, samples=2)
     assert found.token_ids == expected.token_ids
     words = [2 * sum(map(len, context)) for context in CONTEXTS]
-    assert max(heard) <= max(60, *words)
-    assert sum(heard) == sum(words)
+    assert max(state) <= max(60, *words)
+    assert sum(state) == sum(words)
 
 
 def test_no_context_gives_no_response() -> None:

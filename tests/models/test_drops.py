@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.models.examples import DROPS, READINGS, conversations, network, packed
-from vhcr.models import HRED, ModelOutput, Noise, layers
+from vhcr.models import HierarchicalModel, ModelOutput, Noise, layers
 from vhcr.tokenisation.specials import SOS, UNK
 
 BATCH = packed(conversations([6] * 40, seed=1, max_words=9))
@@ -49,7 +49,7 @@ def test_the_authors_program_starts_contexts_from_other_conversations(reading: s
     model = network("vhcr", reading)
     started: list[Tensor] = []
     own = model.context_start
-    model.context_start = lambda z: started.append(own(z)) or started[-1]  # type: ignore[method-assign]
+    model.context_start = lambda count, z: started.append(own(count, z)) or started[-1]  # type: ignore[method-assign]
     with torch.no_grad():
         for training in (True, False):
             h_cxt = model.train(training)(BATCH, NOISE).latents.h_cxt
@@ -148,7 +148,7 @@ def test_drops_act_in_training_and_never_in_evaluation(name: str, reading: str) 
     assert (missing, unexpected) == (["h_unk"], [])
     batch = packed(conversations([5, 4, 3], seed=3))
 
-    def run(model: HRED, training: bool) -> Tensor:
+    def run(model: HierarchicalModel, training: bool) -> Tensor:
         with torch.no_grad():
             output: ModelOutput = model.train(training)(batch, NOISE)
             return output.reconstruction_error

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from tests.models.examples import LATENT_SYSTEMS, VOCABULARY, conversations, packed, sizes, system
-from vhcr.models import HRED, Noise, build
+from vhcr.models import HierarchicalModel, Noise, build
 from vhcr.models.gaussian import GaussianMLP, NormalisedMean
-from vhcr.models.recurrent import GRULayer
+from vhcr.models.kernels.recurrent import GRULayer
 from vhcr.params import ModelParams
 
 
-def begun(name: str, initialisation: Any, **changes: int) -> HRED:
+def begun(name: str, initialisation: Any, **changes: int) -> HierarchicalModel:
     model = ModelParams.model_validate(
         {
             **sizes(initialisation=initialisation).model_dump(),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.models.examples import ANCHORS, CONDITIONINGS, READINGS, SYSTEMS, Conversation, network, packed
-from vhcr.models import VHCR, ConversationModel, ModelOutput, Noise
+from vhcr.models import ConversationModel, HierarchicalModel, ModelOutput, Noise
 from vhcr.models.gaussian import DiagonalGaussian
 
 BEFORE: Conversation = [[4, 5, 3], [6, 3], [7, 8, 9, 3], [10, 4, 3]]
@@ -111,7 +111,7 @@ def test_decoding_step_by_step_gives_the_teacher_forced_errors(layers: int, cond
         assert z_utt is not None
         assert z_conv is not None
         h_enc = model.encode(batch)
-        state = model.context_start(z_conv)
+        state = model.context_start(1, z_conv)
         for turn, words in enumerate(BEFORE):
             if turn > 0:
                 state = model.context.step(torch.cat([h_enc[turn - 1 : turn], z_conv], dim=-1), state)
@@ -129,7 +129,7 @@ def test_decoding_step_by_step_gives_the_teacher_forced_errors(layers: int, cond
             torch.testing.assert_close(torch.stack(errors), words_of_turn(output, BEFORE, turn))
         state = model.context.step(torch.cat([h_enc[-1:], z_conv], dim=-1), state)
         inputs = torch.cat([h_enc, z_conv[batch.conversation]], dim=-1)
-        torch.testing.assert_close(model.context.after(inputs, model.context_start(z_conv), batch), state)
+        torch.testing.assert_close(model.context.after(inputs, model.context_start(1, z_conv), batch), state)
 
 
 def test_context_after_the_last_turn_of_each_conversation() -> None:
@@ -138,11 +138,11 @@ def test_context_after_the_last_turn_of_each_conversation() -> None:
     with torch.no_grad():
         batch = packed(several)
         h_enc = model.encode(batch)
-        after = model.context.after(h_enc, model.context_start(h_enc[:3]), batch)
+        after = model.context.after(h_enc, model.context_start(3), batch)
         for place, name in enumerate(batch.index.tolist()):
             alone = packed([several[name]])
             h_enc = model.encode(alone)
-            single = model.context.after(h_enc, model.context_start(h_enc[:1]), alone)
+            single = model.context.after(h_enc, model.context_start(1), alone)
             torch.testing.assert_close(after[place], single[0], rtol=1e-12, atol=1e-12)
 
 
@@ -152,18 +152,19 @@ def test_generation_draws_latents_from_the_distributions_that_training_names() -
     with torch.no_grad():
         h_enc = model.encode(batch)
         eps = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        (z_conv,) = model.conversation_latents(h_enc, batch, eps)
+        z_conv = model.draw_z_conv(h_enc, batch, eps)
+        assert z_conv is not None
         posterior = model(batch, FIXED).latents.posterior_conv
         assert posterior is not None
         torch.testing.assert_close(z_conv, posterior.sample(eps))
-        (z_prior,) = model.conversation_latents(h_enc, batch, eps, from_prior=True)
+        z_prior = model.draw_z_conv(h_enc, batch, eps, from_prior=True)
         torch.testing.assert_close(z_prior, eps)
         h_cxt = torch.randn(2, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        (z_utt,) = model.utterance_latents(h_cxt, eps[:, :2], z_conv)
-        assert isinstance(model, VHCR)
+        z_utt = model.draw_z_utt(h_cxt, eps[:, :2], z_conv)
+        assert isinstance(model, HierarchicalModel)
         prior = model.utterance_prior(h_cxt, z_conv)
         torch.testing.assert_close(z_utt, prior.sample(eps[:, :2]))
-        for name, latents in (("hred", 0), ("vhred", 1)):
+        for name in ("hred", "vhred"):
             other = network(name).eval()
-            assert other.conversation_latents(other.encode(batch), batch, eps) == ()
-            assert len(other.utterance_latents(h_cxt, eps[:, :2])) == latents
+            assert other.draw_z_conv(other.encode(batch), batch, eps) is None
+            assert (other.draw_z_utt(h_cxt, eps[:, :2]) is None) == (name == "hred")

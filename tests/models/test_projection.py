@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vhcr.models import projection
-from vhcr.models.projection import OutputLayer
+from vhcr.models.kernels import projection
+from vhcr.models.kernels.projection import OutputLayer
 
 HIDDEN, VOCABULARY, WORDS = 4, 7, 10
 # In words: one, odd (the last chunk is short), all, larger than the batch.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from vhcr.models.recurrent import GRU, BidirectionalGRU, GRULayer, _PackedGRU
+from vhcr.models.kernels.recurrent import GRU, BidirectionalGRU, GRULayer, _PackedGRU
 
 # Sequences alive per step: usual, one step, one sequence, all equal, and a long tail.
 PATTERNS = [(4, 3, 3, 1), (5,), (1, 1, 1, 1), (3, 3, 3), (6, 2, 1, 1, 1, 1, 1)]

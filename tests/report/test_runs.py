@@ -164,3 +164,12 @@ def test_damaged_files_are_named(small: Path) -> None:
 
 def test_sums_of_a_run_without_latents_are_zero(report: Report) -> None:
     assert not np.any(report.results.runs[0].sums["kl_per_word"].numerators)
+
+
+def test_a_run_bears_the_name_of_its_folder(small: Path) -> None:
+    """A comparison's report called a variant by its system's name, so that two variants were one."""
+    for place in (layout.trained, layout.evaluated):
+        folder = small / place("toy", "hred", 0)
+        folder.parent.with_name("hred.short").mkdir()
+        folder.rename(folder.parent.with_name("hred.short") / "0")
+    assert [run.system for run in load("toy").runs] == ["hred.short"]

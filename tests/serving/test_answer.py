@@ -14,7 +14,7 @@ from tests.generation.runs import trained_run
 from vhcr.cli import DEFAULTS
 from vhcr.errors import ParameterError
 from vhcr.generation.respond import Responder
-from vhcr.generation.text import hear, tell
+from vhcr.generation.text import to_ids, to_text
 from vhcr.models import Noise
 from vhcr.params import GenerationParams
 from vhcr.serving import answer
@@ -38,9 +38,11 @@ def test_an_answer_is_what_the_model_generates(answerer: Answerer) -> None:
     asked = {"strategy": "sample", "temperature": 0.8, "seed": 5, "num_turns": 3, "num_samples": 2}
     found = answerer.answer([["hello how are you ?", "fine , thanks"]], asked)[0]
     params = GENERATION.model_copy(update={"strategy": "sample", "temperature": 0.8})
-    context = [hear(text, answerer.run.vocabulary, 30) for text in ("hello how are you ?", "fine , thanks")]
+    context = [to_ids(text, answerer.run.vocabulary, 30) for text in ("hello how are you ?", "fine , thanks")]
     made = Responder(answerer.run.model, params, Noise(5)).respond([context], 3, samples=2)
-    assert found.turns == [[tell(ids, answerer.run.vocabulary) for ids in turns] for turns in made.token_ids]
+    assert found.turns == [
+        [to_text(ids, answerer.run.vocabulary) for ids in turns] for turns in made.token_ids
+    ]
     assert found.response == found.turns[0][0]
     assert made.log_probs is not None
     assert found.log_probs == made.log_probs.tolist()
@@ -77,7 +79,7 @@ def test_many_contexts_take_the_time_of_one_batch(answerer: Answerer) -> None:
     """
     texts = ["hello how are you ?", "fine , thanks", "the printer is broken .", "again !", "i 'm fine"]
     contexts = [[texts[(i + j) % 5] for j in range(1 + i % 4)] for i in range(64)]
-    heard = [[hear(text, answerer.run.vocabulary, 30) for text in context] for context in contexts]
+    heard = [[to_ids(text, answerer.run.vocabulary, 30) for text in context] for context in contexts]
     speaker = Responder(answerer.run.model, GENERATION, Noise(0))
 
     def seconds(work: Callable[[], object]) -> float:

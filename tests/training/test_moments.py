@@ -6,7 +6,7 @@ import torch
 
 from tests.training import tiny
 from vhcr.evaluation.latents import gather, moments
-from vhcr.models import HRED, Noise, build
+from vhcr.models import HierarchicalModel, Noise, build
 from vhcr.training.loop import validate
 from vhcr.training.moments import LatentSums, Moments
 from vhcr.training.parallel import Workers
@@ -14,11 +14,11 @@ from vhcr.training.parallel import Workers
 DATA = tiny.conversations(17, seed=4)
 
 
-def model(system: str, **changes: object) -> HRED:
+def model(system: str, **changes: object) -> HierarchicalModel:
     return build(tiny.MODEL, tiny.system(system, **changes), tiny.VOCABULARY).eval()
 
 
-def summed(network: HRED, size: int, every: int = 1, first: int = 0) -> LatentSums:
+def summed(network: HierarchicalModel, size: int, every: int = 1, first: int = 0) -> LatentSums:
     """Over the batches that one of ``every`` processes is given."""
     sums = LatentSums(network)
     with torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training import tiny
-from vhcr.models import HRED, Noise, build
+from vhcr.models import HierarchicalModel, Noise, build
 from vhcr.models.objective import loss
 from vhcr.params import ModelParams
 from vhcr.token_files import Conversations
@@ -81,7 +81,7 @@ class Types(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def network(system: str, seed: int = 0) -> HRED:
+def network(system: str, seed: int = 0) -> HierarchicalModel:
     return build(SIZES, tiny.system(system), VOCABULARY, seed).train()
 
 

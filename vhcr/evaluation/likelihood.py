@@ -20,7 +20,7 @@ from vhcr.batch import Batch
 from vhcr.evaluation.records import METRIC_VERSION, ByPlace, LengthBin, Likelihood
 from vhcr.models import ConversationModel, ModelOutput, Noise
 from vhcr.models.gaussian import sampled_kl
-from vhcr.models.precision import products_in
+from vhcr.models.kernels.precision import products_in
 from vhcr.params import EvaluationParams
 from vhcr.token_files import Conversations
 

@@ -20,7 +20,7 @@ from vhcr.generation import control
 from vhcr.generation.decode import OnWords
 from vhcr.generation.limits import MAX_LATENT, MAX_LATENT_SCALE, MAX_SEED
 from vhcr.generation.respond import Continuation, Responder
-from vhcr.generation.text import hear, remarks, tell
+from vhcr.generation.text import remarks, to_ids, to_text
 from vhcr.models import Noise
 from vhcr.params import GenerationParams
 from vhcr.tokenisation.specials import EOS
@@ -119,25 +119,25 @@ def talk(run: TrainedRun, asked: Talk) -> tuple[Callable[[OnWords], Continuation
     size = run.model.z_conv_size
     if asked.z_conv is not None and len(asked.z_conv) != size:
         raise ParameterError(f"z_conv has {len(asked.z_conv)} numbers; this model needs {size}")
-    heard = [
+    context = [
         # A model may say nothing, and hears that it did.
-        hear(text, run.vocabulary, asked.dials.max_words) if text else np.array([EOS])
+        to_ids(text, run.vocabulary, asked.dials.max_words) if text else np.array([EOS])
         for text in asked.context[-MAX_CONTEXT_TURNS:]
     ]
     z_conv: Tensor | None = None
     if asked.z_conv:
         z_conv = torch.tensor([asked.z_conv], dtype=run.model.dtype)
-    if not heard and not run.model.reading.scores_first_utterance:
+    if not context and not run.model.reading.scores_first_utterance:
         raise ParameterError("this model cannot begin a conversation: say something first")
 
     def make(on_words: OnWords) -> Continuation:
         responder = asked.dials.responder(run, on_words)
         number = torch.tensor([len(asked.context)])  # key of the draws: each turn of a talk has its own
-        if not heard:
-            return responder.go_on(responder.begin(number * 0, number, z_conv), 1)
-        return responder.go_on(responder.listen(pack([heard], [len(asked.context)]), z_conv), 1)
+        if not context:
+            return responder.generate(responder.begin(number * 0, number, z_conv), 1)
+        return responder.generate(responder.read(pack([context], [len(asked.context)]), z_conv), 1)
 
-    return make, remarks(asked.context[-1:], heard[-1:])
+    return make, remarks(asked.context[-1:], context[-1:])
 
 
 class _StoppedError(Exception):
@@ -165,14 +165,14 @@ def streamed(
             if turns[-1] and turns[-1][-1] == EOS:
                 turns.append([])
             turns[-1].append(word)
-            grown.append([row, len(turns) - 1, tell(turns[-1], run.vocabulary)])
+            grown.append([row, len(turns) - 1, to_text(turns[-1], run.vocabulary)])
         events.put({"words": grown})
 
     def speak() -> None:
         try:
             with at_once, torch.inference_mode():
                 made = make(on_words)
-            texts = [[tell(ids, run.vocabulary) for ids in turns] for turns in made.token_ids]
+            texts = [[to_text(ids, run.vocabulary) for ids in turns] for turns in made.token_ids]
             z_conv = None if made.z_conv is None else made.z_conv[0].tolist()
             log_probs = [] if made.log_probs is None else made.log_probs.tolist()
             done = {"done": texts, "log_probs": log_probs, "z_conv": z_conv, "remarks": list(remarked)}

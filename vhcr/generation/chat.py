@@ -11,7 +11,7 @@ import torch
 from vhcr.batch import Ints, pack
 from vhcr.errors import ParameterError
 from vhcr.generation.respond import Responder
-from vhcr.generation.text import hear, remarks, tell
+from vhcr.generation.text import remarks, to_ids, to_text
 from vhcr.params import GenerationParams, parse
 from vhcr.tokenisation.vocabulary import Vocabulary
 
@@ -20,7 +20,7 @@ PERSON, MODEL = "you", "model"
 
 @dataclass(frozen=True)
 class Line:
-    """One utterance of the conversation, as it was said and as the model heard it."""
+    """One utterance of the conversation, as it was said and as the model state it."""
 
     speaker: str
     text: str
@@ -29,7 +29,7 @@ class Line:
 
     @property
     def remarks(self) -> list[str]:
-        """What is odd about how the model heard it; nothing, as a rule."""
+        """What is odd about how the model state it; nothing, as a rule."""
         return remarks([self.text], [self.token_ids]) if self.speaker == PERSON else []
 
 
@@ -39,7 +39,7 @@ class Chat:
 
     z_conv is inferred anew from all that was said before each reply, as in the authors' program. Of a
     conversation longer than ``max_context_turns`` the model hears the last ones only: it was trained on
-    no longer ones. Draws are keyed by the turns that were said, heard or not.
+    no longer ones. Draws are keyed by the turns that were said, state or not.
     """
 
     responder: Responder
@@ -55,7 +55,7 @@ class Chat:
         Raises:
             ParameterError: there is no word in ``text``.
         """
-        ids = hear(text, self.vocabulary, self.responder.params.max_words)
+        ids = to_ids(text, self.vocabulary, self.responder.params.max_words)
         self.lines.append(Line(PERSON, text.strip(), ids))
         self.attempt = 0
         return self.reply()
@@ -148,20 +148,20 @@ class Chat:
             context = [line.token_ids for line in self.lines[-self.max_context_turns :]]
             batch = pack([context], [self.conversation])
             batch = replace(batch, sample=torch.full_like(batch.sample, self.attempt)).to(responder.device)
-            heard = responder.listen(batch)
-            # Counted in what is heard, every turn of a long conversation would draw the same numbers.
-            heard = replace(heard, turn=torch.full_like(heard.turn, len(self.lines)))
-            if heard.z_conv:
+            state = responder.read(batch)
+            # Counted in what is state, every turn of a long conversation would draw the same numbers.
+            state = replace(state, turn=torch.full_like(state.turn, len(self.lines)))
+            if state.z_conv is not None:
                 why["kl_conv"] = float(responder.model(batch, responder.noise).kl_conv[0])
         else:
-            heard = responder.begin(torch.tensor([self.conversation]), torch.tensor([self.attempt]))
-        turn = responder.speak(heard)
+            state = responder.begin(torch.tensor([self.conversation]), torch.tensor([self.attempt]))
+        turn = responder.next_turn(state)
         ids = turn.token_ids[0]
-        if heard.z_conv:
-            why["z_conv_norm"] = float(heard.z_conv[0][0].norm())
+        if state.z_conv is not None:
+            why["z_conv_norm"] = float(state.z_conv[0].norm())
         if turn.z_utt is not None:
             why["z_utt_norm"] = float(turn.z_utt[0].norm())
         if turn.log_probs is not None:
             log_p = float(turn.log_probs[0])
             why |= {"log_p": log_p, "words": len(ids), "nll_per_word": -log_p / len(ids)}
-        return Line(MODEL, tell(ids, self.vocabulary), np.asarray(ids, dtype=np.int64), why)
+        return Line(MODEL, to_text(ids, self.vocabulary), np.asarray(ids, dtype=np.int64), why)

@@ -81,7 +81,7 @@ def prior_z_conv(responder: Responder, count: int, first: int = 0) -> Tensor:
     return responder.z_conv_noise(index, torch.zeros_like(index))
 
 
-def believed_z_conv(responder: Responder, told: Sequence[Sequence[Ints]]) -> Tensor:
+def posterior_means(responder: Responder, told: Sequence[Sequence[Ints]]) -> Tensor:
     """The mean of q(z_conv | conversation) for each conversation, [conversations, latent].
 
     Raises:
@@ -91,8 +91,8 @@ def believed_z_conv(responder: Responder, told: Sequence[Sequence[Ints]]) -> Ten
         raise ParameterError(f"{responder.model.system.architecture!r} has no z_conv to infer")
     params = responder.params.model_copy(update={"z_conv_from": "posterior"})
     listener = replace(responder, params=params, latent_scale=0.0)
-    means = [listener.listen(pack([turns], [0])).z_conv[0] for turns in told]
-    return torch.cat(means)
+    means = [listener.read(pack([turns], [0])).z_conv for turns in told]
+    return torch.cat([mean for mean in means if mean is not None])
 
 
 def interpolate(start: Tensor, end: Tensor, num_points: int, path: Way = "linear") -> Tensor:

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from vhcr.errors import ParameterError
+from vhcr.models.kernels.projection import MAX_LOGITS
 from vhcr.models.noise import Noise
-from vhcr.models.projection import MAX_LOGITS
 from vhcr.params import GenerationParams
 from vhcr.tokenisation.specials import EOS, PAD, SOS, UNK
 

@@ -13,9 +13,9 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from vhcr.models import HRED
-from vhcr.models.projection import MAX_LOGITS
-from vhcr.models.recurrent import distinct
+from vhcr.models import HierarchicalModel
+from vhcr.models.kernels.projection import MAX_LOGITS
+from vhcr.models.kernels.recurrent import distinct
 
 BLOCK = 128  # words whose largest bound is looked at before their own
 LIKELY_BLOCKS = 4  # among which a first guess is made
@@ -26,13 +26,13 @@ MAX_CANDIDATES = 32  # for each sequence, on average; where more could win, all 
 UNIT = 2.0**-24  # float32 rounds by this at most, relatively
 
 
-class Speaker:
+class WordDecoder:
     """A model's decoder word by word: what sequences have in common is computed once.
 
     What it keeps of the weights is made again when they have changed.
     """
 
-    def __init__(self, model: HRED) -> None:
+    def __init__(self, model: HierarchicalModel) -> None:
         self._embedding, self._decoder = model.embedding, model.decoder
         self.vocabulary_size = model.vocabulary_size
         self._search: tuple[tuple[int, ...], LikeliestWord] | None = None
@@ -122,11 +122,11 @@ class LikeliestWord:
         integers = (hidden / scale).round_()
         rounded = integers * scale
         length = hidden.norm(dim=1).max()
-        off, heard = (hidden - rounded).norm(dim=1).max(), rounded.norm(dim=1).max()
+        off, length_rounded = (hidden - rounded).norm(dim=1).max(), rounded.norm(dim=1).max()
         # A sum of n products may be off by n roundings; 16 more are those made here. The norms themselves
         # may be off by a thousandth at most.
         rounding = (size + 16) * UNIT * length
-        radius = 1.001 * (self._norm * (off + rounding) + self._error * heard)
+        radius = 1.001 * (self._norm * (off + rounding) + self._error * length_rounded)
         step, offset = self._scale * scale, self._offset + radius
 
         products = torch._int_mm(integers.to(torch.int8), self._integers.t())

@@ -1,8 +1,8 @@
 """What a model says next: contexts -> responses, turn by turn, whatever the model.
 
-A ``Responder`` holds all that decides how a model speaks. It hears a context (``listen``), or begins a
-conversation from z_conv alone (``begin``); then ``speak`` draws z_utt from its prior, decodes an utterance,
-and the utterance itself becomes context (``advance``). All draws are keyed by conversation, sample and
+A ``Responder`` holds all that decides what a model says. It reads a context (``read``), or begins a
+conversation from z_conv alone (``begin``); then ``next_turn`` draws z_utt from its prior and decodes an
+utterance, which itself becomes context (``advance``). All draws are keyed by conversation, sample and
 turn, so a response depends neither on its batch nor on how many turns are generated after it.
 """
 
@@ -20,20 +20,20 @@ from torch import Tensor
 from vhcr.batch import Batch, Ints, pack
 from vhcr.errors import ParameterError
 from vhcr.generation.decode import OnWords, WordModel, decode
-from vhcr.generation.likeliest import Speaker
+from vhcr.generation.likeliest import WordDecoder
 from vhcr.generation.limits import MAX_LATENT, MAX_LATENT_SCALE
-from vhcr.models import HRED, ConversationModel, Noise
+from vhcr.models import ConversationModel, HierarchicalModel, Noise
 from vhcr.params import GenerationParams
 
-MAX_HEARD = 2**15  # words of contexts heard at once: memory stays bounded however long they are
+MAX_CONTEXT_WORDS = 2**15  # words of contexts read at once: memory stays bounded however long they are
 
 
 @dataclass(frozen=True)
-class Heard:
+class ConversationState:
     """Conversations so far, as a model remembers them; [batch, ...], in the order of their batch."""
 
-    state: Tensor  # [batch, ...]: the model's
-    z_conv: tuple[Tensor, ...]  # one [batch, latent], or none
+    context: Tensor  # [batch, ...]: the model's own state
+    z_conv: Tensor | None  # [batch, latent]
     index: Tensor  # [batch] int64: key of a conversation's draws
     sample: Tensor  # [batch] int64: and of this rendering of it
     turn: Tensor  # [batch] int64: number of the turn that comes next
@@ -58,7 +58,7 @@ class Continuation(NamedTuple):
 
 @dataclass(frozen=True)
 class Responder:
-    """A model with all that decides how it speaks.
+    """A model with all that decides what it says.
 
     ``latent_scale`` multiplies the standard deviation of every latent drawn: 1 samples as the authors do,
     0 takes the means. ``on_words`` is told of every word as it comes (``decode``).
@@ -91,9 +91,9 @@ class Responder:
         return self.model.dtype
 
     @cached_property
-    def speaker(self) -> WordModel:
+    def decoder(self) -> WordModel:
         """The model's decoder, as decoding wants it."""
-        return Speaker(self.model) if isinstance(self.model, HRED) else self.model
+        return WordDecoder(self.model) if isinstance(self.model, HierarchicalModel) else self.model
 
     def z_conv_noise(self, index: Tensor, sample: Tensor) -> Tensor:
         """What z_conv is drawn with, [batch, latent]: the very draws that scoring makes from this noise."""
@@ -101,8 +101,8 @@ class Responder:
         return self.latent_scale * self.noise.normal("z_conv", index, sample, size=size, dtype=self.dtype)
 
     @torch.inference_mode()
-    def listen(self, batch: Batch, z_conv: Tensor | None = None) -> Heard:
-        """Hear the conversations of ``batch``; z_conv ~ q(z_conv | these turns) or its prior, by the params.
+    def read(self, batch: Batch, z_conv: Tensor | None = None) -> ConversationState:
+        """Read the conversations of ``batch``; z_conv ~ q(z_conv | these turns) or its prior, by the params.
 
         A given ``z_conv`` [batch, latent] is used instead.
 
@@ -113,24 +113,24 @@ class Responder:
         batch = batch.to(self.device)
         h_enc = self.model.encode(batch)
         if z_conv is None:
-            latents = self.model.conversation_latents(
+            z_conv = self.model.draw_z_conv(
                 h_enc,
                 batch,
                 self.z_conv_noise(batch.index, batch.sample),
                 from_prior=self.params.z_conv_from == "prior",
             )
         else:
-            latents = (self._checked(z_conv, batch.num_conversations),)
-        return Heard(
-            state=self.model.context_after(h_enc, batch, *latents),
-            z_conv=latents,
+            z_conv = self._checked(z_conv, batch.num_conversations)
+        return ConversationState(
+            context=self.model.context_after(h_enc, batch, z_conv),
+            z_conv=z_conv,
             index=batch.index,
             sample=batch.sample,
             turn=batch.turn[batch.last_row] + 1,
         )
 
     @torch.inference_mode()
-    def begin(self, index: Tensor, sample: Tensor, z_conv: Tensor | None = None) -> Heard:
+    def begin(self, index: Tensor, sample: Tensor, z_conv: Tensor | None = None) -> ConversationState:
         """Conversations in which nothing has been said; z_conv from its prior (Eq. 16) unless given.
 
         Raises:
@@ -141,29 +141,27 @@ class Responder:
         if not self.model.reading.scores_first_utterance:
             raise ParameterError(
                 "this model cannot begin a conversation: it was trained in the reading "
-                f"{self.model.system.reading!r}, where the first utterance is heard but never generated; "
+                f"{self.model.system.reading!r}, where the first utterance is read but never generated; "
                 "give it an opening"
             )
         index, sample = index.to(self.device), sample.to(self.device)
         if z_conv is not None:
-            latents: tuple[Tensor, ...] = (self._checked(z_conv, len(index)),)
+            z_conv = self._checked(z_conv, len(index))
         elif self.model.z_conv_size:
-            latents = (self.z_conv_noise(index, sample),)
-        else:
-            latents = ()
-        like = latents[0] if latents else torch.empty(len(index), 0, device=self.device, dtype=self.dtype)
-        return Heard(self.model.context_start(like), latents, index, sample, torch.zeros_like(index))
+            z_conv = self.z_conv_noise(index, sample)
+        start = self.model.context_start(len(index), z_conv)
+        return ConversationState(start, z_conv, index, sample, torch.zeros_like(index))
 
     @torch.inference_mode()
-    def speak(self, heard: Heard) -> Turn:
-        """The next utterance of each conversation: z_utt ~ p(z_utt | what was heard), then decoding."""
-        keys = (heard.index, heard.sample, heard.turn)
+    def next_turn(self, state: ConversationState) -> Turn:
+        """The next utterance of each conversation: z_utt ~ p(z_utt | what was said), then decoding."""
+        keys = (state.index, state.sample, state.turn)
         eps = self.noise.normal("z_utt", *keys, size=self.model.z_utt_size, dtype=self.dtype)
-        h_cxt = self.model.h_cxt(heard.state)
-        z_utt = self.model.utterance_latents(h_cxt, self.latent_scale * eps, *heard.z_conv)
-        start = self.model.decoder_start(h_cxt, *z_utt, *heard.z_conv)
+        h_cxt = self.model.h_cxt(state.context)
+        z_utt = self.model.draw_z_utt(h_cxt, self.latent_scale * eps, state.z_conv)
+        start = self.model.decoder_start(h_cxt, z_utt, state.z_conv)
         token_ids, log_probs = decode(
-            self.speaker,
+            self.decoder,
             start,
             self.params,
             self.noise,
@@ -171,16 +169,16 @@ class Responder:
             want_log_probs=self.want_log_probs,
             on_words=self.on_words,
         )
-        return Turn(token_ids, log_probs, z_utt[0] if z_utt else None)
+        return Turn(token_ids, log_probs, z_utt)
 
     @torch.inference_mode()
-    def advance(self, heard: Heard, token_ids: Sequence[Sequence[int]]) -> Heard:
+    def advance(self, state: ConversationState, token_ids: Sequence[Sequence[int]]) -> ConversationState:
         """The conversations with one more utterance each, said by whomever; z_conv stays."""
         said = pack([[np.asarray(ids)] for ids in token_ids], range(len(token_ids))).to(self.device)
-        state = self.model.context_step(said, heard.state, *heard.z_conv)
-        return replace(heard, state=state, turn=heard.turn + 1)
+        context = self.model.context_step(said, state.context, state.z_conv)
+        return replace(state, context=context, turn=state.turn + 1)
 
-    def go_on(self, heard: Heard, num_turns: int) -> Continuation:
+    def generate(self, state: ConversationState, num_turns: int) -> Continuation:
         """``num_turns`` utterances, each generated with the ones before it as context.
 
         Raises:
@@ -188,16 +186,16 @@ class Responder:
         """
         if num_turns < 1:
             raise ParameterError(f"{num_turns} turns were asked for; at least 1 can be generated")
-        turns = [self.speak(heard)]
+        turns = [self.next_turn(state)]
         while len(turns) < num_turns:
-            heard = self.advance(heard, turns[-1].token_ids)
-            turns.append(self.speak(heard))
+            state = self.advance(state, turns[-1].token_ids)
+            turns.append(self.next_turn(state))
         log_probs = [turn.log_probs for turn in turns if turn.log_probs is not None]
         z_utt = [turn.z_utt for turn in turns if turn.z_utt is not None]
         return Continuation(
             [list(said) for said in zip(*(turn.token_ids for turn in turns), strict=True)],
             torch.stack(log_probs, dim=1) if log_probs else None,
-            heard.z_conv[0] if heard.z_conv else None,
+            state.z_conv,
             torch.stack(z_utt, dim=1) if z_utt else None,
         )
 
@@ -220,7 +218,7 @@ class Responder:
         continuations are computed together; it changes no result.
 
         Raises:
-            ParameterError: ``num_turns`` or ``samples`` is not positive; or as ``listen`` and ``begin``.
+            ParameterError: ``num_turns`` or ``samples`` is not positive; or as ``read`` and ``begin``.
             DataError: a context has an empty utterance.
         """
         if samples < 1:
@@ -236,11 +234,11 @@ class Responder:
             given = None if z_conv is None else z_conv[places].repeat_interleave(samples, dim=0)
             if contexts[places[0]]:
                 batch = pack([contexts[place] for place in places], key.tolist(), samples)
-                heard = self.listen(batch, given)
+                state = self.read(batch, given)
             else:
                 sample = torch.arange(samples).repeat(len(places))
-                heard = self.begin(key.repeat_interleave(samples), sample, given)
-            parts.append(self.go_on(heard, num_turns))
+                state = self.begin(key.repeat_interleave(samples), sample, given)
+            parts.append(self.generate(state, num_turns))
         back = torch.tensor(order, dtype=torch.int64).argsort()
         copies = torch.arange(samples)
         return _reordered(_joined(parts), (samples * back[:, None] + copies).flatten())
@@ -267,15 +265,15 @@ def _answered_together(
 ) -> Iterator[list[int]]:
     """The places of ``order`` in groups that memory holds; of a group all contexts are empty, or none is."""
     group: list[int] = []
-    heard = 0
+    read = 0
     for place in order:
         words = samples * sum(map(len, contexts[place]))
-        full = (len(group) + 1) * samples > at_once or heard + words > MAX_HEARD
+        full = (len(group) + 1) * samples > at_once or read + words > MAX_CONTEXT_WORDS
         if group and (full or bool(contexts[place]) != bool(contexts[group[0]])):
             yield group
-            group, heard = [], 0
+            group, read = [], 0
         group.append(place)
-        heard += words
+        read += words
     if group:
         yield group
 

@@ -1,4 +1,4 @@
-"""Text -> token ids that a model can hear, and back."""
+"""Text -> token ids, and back."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from vhcr.tokenisation.tokeniser import detokenise, tokenise_all
 from vhcr.tokenisation.vocabulary import Vocabulary
 
 
-def hear(text: str, vocabulary: Vocabulary, max_words: int) -> Ints:
+def to_ids(text: str, vocabulary: Vocabulary, max_words: int) -> Ints:
     """The token ids of one utterance, EOS included, cut to ``max_words`` as the training data were.
 
     Raises:
         ParameterError: there is no word in ``text``, or it holds what is no character.
     """
-    return hear_all([text], vocabulary, max_words)[0]
+    return to_ids_all([text], vocabulary, max_words)[0]
 
 
-def hear_all(
+def to_ids_all(
     texts: Sequence[str], vocabulary: Vocabulary, max_words: int, names: Sequence[str] | None = None
 ) -> list[Ints]:
-    """``hear`` of many utterances, in the time of a few; ``names`` say in a complaint which it is about.
+    """``to_ids`` of many utterances, in the time of a few; ``names`` say in a complaint which it is about.
 
     Raises:
-        ParameterError: as ``hear``, of the first text that is wrong.
+        ParameterError: as ``to_ids``, of the first text that is wrong.
     """
     where = [""] * len(texts) if names is None else [f"{name}: " for name in names]
     for name, text in zip(where, texts, strict=True):
@@ -38,13 +38,13 @@ def hear_all(
             UnicodeEncodeError
         ):  # a stray byte of an argument, or half a surrogate pair, which JSON can spell
             raise ParameterError(f"{name}{text!r} cannot be written as UTF-8") from None
-    heard = []
+    found = []
     for name, text, words in zip(where, texts, tokenise_all(texts, vocabulary.rules), strict=True):
         if not words:
             raise ParameterError(f"{name}there is no word in {text!r}")
         ids = vocabulary.encode(words[: max_words - 1], end=True)
-        heard.append(np.asarray(ids, dtype=np.int64))
-    return heard
+        found.append(np.asarray(ids, dtype=np.int64))
+    return found
 
 
 def remarks(texts: Sequence[str], heard: Iterable[Ints]) -> list[str]:
@@ -56,6 +56,6 @@ def remarks(texts: Sequence[str], heard: Iterable[Ints]) -> list[str]:
     ]
 
 
-def tell(token_ids: Sequence[int], vocabulary: Vocabulary) -> str:
+def to_text(token_ids: Sequence[int], vocabulary: Vocabulary) -> str:
     """Token ids as people write them."""
     return detokenise(vocabulary.decode(token_ids), vocabulary.rules)

@@ -2,18 +2,14 @@
 
 from vhcr.models.build import build
 from vhcr.models.conversation_model import ConversationModel, Latents, ModelOutput
-from vhcr.models.hred import HRED
+from vhcr.models.hierarchical import HierarchicalModel
 from vhcr.models.kneser_ney import KneserNey
 from vhcr.models.noise import Noise
 from vhcr.models.transformer import Transformer
-from vhcr.models.vhcr import VHCR
-from vhcr.models.vhred import VHRED
 
 __all__ = [
-    "HRED",
-    "VHCR",
-    "VHRED",
     "ConversationModel",
+    "HierarchicalModel",
     "KneserNey",
     "Latents",
     "ModelOutput",

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from vhcr.batch import Batch
 from vhcr.models.gaussian import DiagonalGaussian, Divergence, Draw, analytic_kl, draw_posterior
+from vhcr.models.kernels.projection import OutputLayer
 from vhcr.models.noise import Noise
-from vhcr.models.projection import OutputLayer
 from vhcr.models.reading import READINGS
 from vhcr.params import ModelParams, SystemParams
 
@@ -43,8 +43,13 @@ class ModelOutput(NamedTuple):
 class ConversationModel(nn.Module, ABC):
     """p(x_1, ..., x_n) turn by turn, word by word; without latents unless a subclass has some.
 
+    ``z_utt_size`` and ``z_conv_size`` are the sizes of its latents, 0 where it has none.
+
     A *state* is all that a model keeps of the conversation so far: [batch, ...], one entry a conversation.
     """
+
+    z_utt_size: int = 0
+    z_conv_size: int = 0
 
     def __init__(self, model: ModelParams, system: SystemParams, vocabulary_size: int) -> None:
         super().__init__()
@@ -62,16 +67,6 @@ class ConversationModel(nn.Module, ABC):
     def dtype(self) -> torch.dtype:
         """The precision of its parameters."""
         return next(self.parameters()).dtype
-
-    @property
-    def z_utt_size(self) -> int:
-        """Size of z_utt, 0 where there is none."""
-        return 0
-
-    @property
-    def z_conv_size(self) -> int:
-        """Size of z_conv, 0 where there is none."""
-        return 0
 
     # --- what a model is made of ---
 
@@ -91,23 +86,25 @@ class ConversationModel(nn.Module, ABC):
         """Score a batch given what ``encode`` made of it; ``draw`` and ``divergence`` as in ``forward``."""
 
     @abstractmethod
-    def context_start(self, like: Tensor) -> Tensor:
-        """The state before the first turn; ``like`` is z_conv, or else [batch, ...]."""
+    def context_start(self, count: int, z_conv: Tensor | None = None) -> Tensor:
+        """The state of ``count`` conversations before the first turn."""
 
     @abstractmethod
-    def context_after(self, h_enc: Tensor, batch: Batch, *z_conv: Tensor) -> Tensor:
+    def context_after(self, h_enc: Tensor, batch: Batch, z_conv: Tensor | None = None) -> Tensor:
         """The state after each conversation's last turn; ``h_enc`` is what ``encode`` made of the batch."""
 
     @abstractmethod
-    def context_step(self, said: Batch, state: Tensor, *z_conv: Tensor) -> Tensor:
+    def context_step(self, said: Batch, state: Tensor, z_conv: Tensor | None = None) -> Tensor:
         """The state after one more utterance of each conversation, in the order of ``state``."""
 
     @abstractmethod
     def h_cxt(self, state: Tensor) -> Tensor:
-        """What the next turn hears of a state: h_cxt (Eq. 4)."""
+        """What the next turn is given of a state: h_cxt (Eq. 4)."""
 
     @abstractmethod
-    def decoder_start(self, h_cxt: Tensor, *latents: Tensor) -> Tensor:
+    def decoder_start(
+        self, h_cxt: Tensor, z_utt: Tensor | None = None, z_conv: Tensor | None = None
+    ) -> Tensor:
         """Where decoding of an utterance begins, [sequences, ...]."""
 
     @abstractmethod
@@ -122,24 +119,24 @@ class ConversationModel(nn.Module, ABC):
 
     # --- latents, where there are any ---
 
-    def conversation_latents(
+    def draw_z_conv(
         self,
         h_enc: Tensor,  # noqa: ARG002
         batch: Batch,  # noqa: ARG002
         eps: Tensor,  # noqa: ARG002
         *,
         from_prior: bool = False,  # noqa: ARG002
-    ) -> tuple[Tensor, ...]:
-        """Latents of the whole conversation, drawn given the turns in ``batch``: here there are none."""
-        return ()
+    ) -> Tensor | None:
+        """z_conv drawn given the turns in ``batch``, [batch, latent]; None without z_conv."""
+        return None
+
+    def draw_z_utt(self, h_cxt: Tensor, eps: Tensor, z_conv: Tensor | None = None) -> Tensor | None:  # noqa: ARG002
+        """z_utt of the next utterance drawn from its prior, [batch, latent]; None without z_utt."""
+        return None
 
     def inference_parameters(self) -> list[nn.Parameter]:
-        """Parameters that serve posteriors alone: f_enc, which the context hears too, is not among them."""
+        """Parameters that serve posteriors alone: here none."""
         return []
-
-    def utterance_latents(self, h_cxt: Tensor, eps: Tensor, *z_conv: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG002
-        """Latents of an utterance yet to be said, drawn from their prior: here there are none."""
-        return ()
 
     # --- shared by all ---
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vhcr.models.precision import Linear, at_least_float32
+from vhcr.models.kernels.precision import Linear, at_least_float32
 
 # A variance of exactly zero has no log density; softplus underflows to zero in float32 near -104.
 MIN_VARIANCE = 1e-8

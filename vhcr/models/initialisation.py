@@ -17,15 +17,15 @@ from __future__ import annotations
 import torch
 
 from vhcr.models.gaussian import GaussianMLP
-from vhcr.models.hred import HRED
-from vhcr.models.recurrent import GRULayer
+from vhcr.models.hierarchical import HierarchicalModel
+from vhcr.models.kernels.recurrent import GRULayer
 
 MEAN_GAIN = 8.0  # two tanh layers leave a spread of some 0.1; this makes it that of N(0, I)
 VARIANCE_BIAS = -5.0  # before softplus: a variance of 0.007, well below that spread
 START_GAIN = 4.0  # of the decoder's start, which is a tanh of all it is told of a turn
 
 
-def make_orthogonal_across_gates(model: HRED) -> None:
+def make_orthogonal_across_gates(model: HierarchicalModel) -> None:
     """Recurrent weights orthogonal as one [3 hidden, hidden] matrix, as in the authors' program; in place.
 
     Columns are orthonormal: the three gates share what each has by itself elsewhere, and so the singular
@@ -36,7 +36,7 @@ def make_orthogonal_across_gates(model: HRED) -> None:
             torch.nn.init.orthogonal_(module.weight_hh)
 
 
-def make_informative(model: HRED) -> None:
+def make_informative(model: HierarchicalModel) -> None:
     """Begin with weights that make z worth hearing (``informative`` above); in place."""
     with torch.no_grad():
         for module in model.modules():

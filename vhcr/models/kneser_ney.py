@@ -175,17 +175,17 @@ class KneserNey(ConversationModel):
         errors = -self.probabilities(h_enc, batch.token_ids).log() * self.scored_rows(batch)[batch.word_row]
         return self.collect(batch, errors.to(self.dtype), Latents(errors.new_zeros(batch.num_rows, 0)))
 
-    def context_start(self, like: Tensor) -> Tensor:
+    def context_start(self, count: int, z_conv: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """The beginning of a conversation, and nothing before it."""
-        state = torch.full((like.shape[0], ORDER - 1), NOTHING, dtype=self.dtype, device=self.device)
+        state = torch.full((count, ORDER - 1), NOTHING, dtype=self.dtype, device=self.device)
         state[:, -1] = BEGINNING
         return state
 
-    def context_after(self, h_enc: Tensor, batch: Batch, *z_conv: Tensor) -> Tensor:  # noqa: ARG002
+    def context_after(self, h_enc: Tensor, batch: Batch, z_conv: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """The history of each conversation's last word: that word, EOS, is told by the SOS that follows."""
         return h_enc[batch.last_word[batch.row_rank[batch.last_row]]].to(self.dtype)
 
-    def context_step(self, said: Batch, state: Tensor, *z_conv: Tensor) -> Tensor:  # noqa: ARG002
+    def context_step(self, said: Batch, state: Tensor, z_conv: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """And of one more utterance."""
         newest = self.context_after(self.encode(said), said)
         column = torch.arange(ORDER - 1, device=state.device)
@@ -197,7 +197,12 @@ class KneserNey(ConversationModel):
         """All of it."""
         return state
 
-    def decoder_start(self, h_cxt: Tensor, *latents: Tensor) -> Tensor:  # noqa: ARG002
+    def decoder_start(
+        self,
+        h_cxt: Tensor,
+        z_utt: Tensor | None = None,  # noqa: ARG002
+        z_conv: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
         """The same: an utterance begins with SOS after all that was heard."""
         return h_cxt
 

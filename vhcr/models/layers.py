@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vhcr.batch import Batch
+from vhcr.models.kernels.precision import Linear, at_least_float32
+from vhcr.models.kernels.projection import OutputLayer
+from vhcr.models.kernels.recurrent import GRU, BidirectionalGRU, distinct
 from vhcr.models.noise import Noise
-from vhcr.models.precision import Linear, at_least_float32
-from vhcr.models.projection import OutputLayer
-from vhcr.models.recurrent import GRU, BidirectionalGRU, distinct
 from vhcr.tokenisation.specials import UNK
 
 

@@ -18,9 +18,9 @@ from vhcr.batch import Batch
 from vhcr.errors import ParameterError
 from vhcr.models.conversation_model import ConversationModel, Latents, ModelOutput
 from vhcr.models.gaussian import Divergence, Draw, analytic_kl, draw_posterior
+from vhcr.models.kernels.precision import at_least_float32
+from vhcr.models.kernels.projection import OutputLayer
 from vhcr.models.noise import Noise
-from vhcr.models.precision import at_least_float32
-from vhcr.models.projection import OutputLayer
 from vhcr.params import ModelParams, SystemParams
 
 HEAD_SIZE = 32  # at least; the more heads, the better they can tell what they look for
@@ -128,17 +128,17 @@ class Transformer(ConversationModel):
         h_cxt = hidden[: batch.num_rows][batch.row_rank]  # at SOS: before the turn has said a word
         return self.collect(batch, self.errors(self.output, hidden, batch), Latents(h_cxt))
 
-    def context_start(self, like: Tensor) -> Tensor:
+    def context_start(self, count: int, z_conv: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Nothing, [batch, 0, ...]."""
         return torch.zeros(
-            like.shape[0], 0, 1 + 2 * len(self.blocks) * self.size, device=self.device, dtype=self.dtype
+            count, 0, 1 + 2 * len(self.blocks) * self.size, device=self.device, dtype=self.dtype
         )
 
-    def context_after(self, h_enc: Tensor, batch: Batch, *z_conv: Tensor) -> Tensor:  # noqa: ARG002
+    def context_after(self, h_enc: Tensor, batch: Batch, z_conv: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Every word of each conversation, one turn after the other."""
-        return self._heard(batch, self.context_start(batch.index), batch.conversation)
+        return self._heard(batch, self.context_start(batch.num_conversations), batch.conversation)
 
-    def context_step(self, said: Batch, state: Tensor, *z_conv: Tensor) -> Tensor:  # noqa: ARG002
+    def context_step(self, said: Batch, state: Tensor, z_conv: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """And those of one more utterance."""
         return self._heard(said, state, said.conversation)
 
@@ -146,7 +146,12 @@ class Transformer(ConversationModel):
         """All of it."""
         return state
 
-    def decoder_start(self, h_cxt: Tensor, *latents: Tensor) -> Tensor:  # noqa: ARG002
+    def decoder_start(
+        self,
+        h_cxt: Tensor,
+        z_utt: Tensor | None = None,  # noqa: ARG002
+        z_conv: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
         """The same: an utterance begins with SOS after all that was heard."""
         return h_cxt
 

@@ -250,7 +250,9 @@ def load(
     found.sort(key=lambda item: (system_order(item[0]), item[1]))
     places = [(layout.trained(corpus, *item), layout.evaluated(corpus, *item)) for item in found]
     runs = load_runs(places, num_samples, readable)
-    return Results(corpus, corpus, runs, data, tuple(left_out))
+    # A folder may bear another name than the system: that of a variant of it.
+    named = tuple(replace(run, system=system) for run, (system, _) in zip(runs, found, strict=True))
+    return Results(corpus, corpus, named, data, tuple(left_out))
 
 
 def load_one(

@@ -15,7 +15,7 @@ from vhcr.errors import ParameterError
 from vhcr.generation.limits import MAX_LATENT, MAX_LATENT_SCALE, MAX_SEED
 from vhcr.generation.respond import Continuation, Responder
 from vhcr.generation.strategy import refuse_unused
-from vhcr.generation.text import hear_all, remarks, tell
+from vhcr.generation.text import remarks, to_ids_all, to_text
 from vhcr.models import Noise
 from vhcr.params import GenerationParams
 from vhcr.training.run import TrainedRun
@@ -114,25 +114,25 @@ class Answerer:
                 + (f" x a beam of {params.beam_size}" if params.strategy == "beam" else "")
                 + f" are {work} steps; at most MAX_WORK = {MAX_WORK} are taken for one request"
             )
-        heard = self._heard(contexts)
+        as_ids = self._as_ids(contexts)
         generation = GenerationParams(**params.model_dump(include=set(GenerationParams.model_fields)))
         speaker = Responder(self.run.model, generation, Noise(params.seed), params.latent_scale)
         given = torch.tensor(params.z_conv, dtype=speaker.dtype) if params.z_conv else None
         # Draws are keyed by the sample alone: every context is number 0.
         made = speaker.respond(
-            heard,
+            as_ids,
             params.num_turns,
-            index=[0] * len(heard),
+            index=[0] * len(as_ids),
             samples=params.num_samples,
-            z_conv=None if given is None else given.expand(len(heard), -1),
+            z_conv=None if given is None else given.expand(len(as_ids), -1),
         )
-        each = [slice(i * params.num_samples, (i + 1) * params.num_samples) for i in range(len(heard))]
+        each = [slice(i * params.num_samples, (i + 1) * params.num_samples) for i in range(len(as_ids))]
         return [
             self._said(made, here, params, remarks(context, ids))
-            for here, context, ids in zip(each, contexts, heard, strict=True)
+            for here, context, ids in zip(each, contexts, as_ids, strict=True)
         ]
 
-    def _heard(self, contexts: Sequence[Any]) -> list[list[Ints]]:
+    def _as_ids(self, contexts: Sequence[Any]) -> list[list[Ints]]:
         """The token ids of each context's utterances; all texts are split into words at once."""
         for place, context in enumerate(contexts):
             if isinstance(context, str) or not isinstance(context, Sequence):
@@ -153,11 +153,11 @@ class Answerer:
         for name, text in zip(names, texts, strict=True):
             if not isinstance(text, str):
                 raise ParameterError(f"{name}: {text!r} is no text")
-        spoken = iter(hear_all(texts, self.run.vocabulary, self.defaults.max_words, names))
+        spoken = iter(to_ids_all(texts, self.run.vocabulary, self.defaults.max_words, names))
         return [[next(spoken) for _ in context] for context in contexts]
 
     def _said(self, made: Continuation, here: slice, params: AnswerParams, remarked: list[str]) -> Answer:
-        turns = [[tell(ids, self.run.vocabulary) for ids in said] for said in made.token_ids[here]]
+        turns = [[to_text(ids, self.run.vocabulary) for ids in said] for said in made.token_ids[here]]
         assert made.log_probs is not None  # a Responder computes them unless told otherwise
         z_conv = made.z_conv[here].tolist() if params.return_z_conv and made.z_conv is not None else None
         log_probs = made.log_probs[here].tolist()

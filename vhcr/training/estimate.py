@@ -16,7 +16,7 @@ import torch
 from vhcr.batch import Batch
 from vhcr.errors import ParameterError
 from vhcr.models import Noise, build
-from vhcr.models.precision import products_in
+from vhcr.models.kernels.precision import products_in
 from vhcr.params import TrainingParams
 from vhcr.token_files import Conversations, epoch_order
 from vhcr.training.device import choose_device

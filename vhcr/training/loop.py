@@ -16,8 +16,8 @@ from torch.nn.utils import clip_grad_norm_
 from vhcr.batch import Batch
 from vhcr.errors import ParameterError, TrainingError
 from vhcr.models import ConversationModel, Noise
+from vhcr.models.kernels.precision import products_in, short_products_pay
 from vhcr.models.objective import Totals, kl_weight, loss
-from vhcr.models.precision import products_in, short_products_pay
 from vhcr.params import SystemParams, TrainingParams
 from vhcr.token_files import Conversations, epoch_order
 from vhcr.training.moments import LatentSums

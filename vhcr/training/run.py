@@ -54,7 +54,7 @@ class RunParams(Section):
 def code_digest() -> str:
     """A digest of the source that decides what a training computes (``NUMBERS``)."""
     root = Path(__file__).resolve().parent.parent
-    files = (path for name in NUMBERS for path in (sorted((root / name).glob("*.py")) or [root / name]))
+    files = (path for name in NUMBERS for path in (sorted((root / name).rglob("*.py")) or [root / name]))
     return tree_digest(files, root)[:16]
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from vhcr.models.precision import (
+from vhcr.models.kernels.precision import (
     MANY_ROWS,
     at_least_float32,
     product_dtype,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from vhcr.models.precision import (
+from vhcr.models.kernels.precision import (
     MANY_ROWS,
     Linear,
     at_least_float32,
