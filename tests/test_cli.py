@@ -202,6 +202,20 @@ def test_interpolate_prints_conversations_between_two_draws() -> None:
         assert [each["responses"][0]["turns"] for each in printed] == [told(t) for t in found.token_ids]
 
 
+def test_interpolate_says_when_every_point_says_the_same() -> None:
+    """It printed the same conversation seven times without a word."""
+    asked = ["interpolate", RUN, "--points", "3", "--turns", "1", "--json"]
+    said = CliRunner().invoke(cli.app, [*asked, "--latent-scale", "0"])  # both ends are the origin
+    assert "all 3 points gave the same conversation" in said.stderr
+    assert len(objects(said.stdout)) == 3
+    assert CliRunner().invoke(cli.app, asked).stderr == ""
+
+
+def test_unknown_words_alone_get_a_remark() -> None:
+    said = CliRunner().invoke(cli.app, ["generate", RUN, "zzyzx", "hello"])
+    assert said.stderr.count("no word of 'zzyzx' is in the vocabulary") == said.stderr.count("\n") == 1
+
+
 def test_interpolate_between_two_conversations() -> None:
     speaker = responder()
     texts = ("hello | fine", "the printer is broken")

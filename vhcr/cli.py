@@ -278,6 +278,12 @@ def interpolate(
     z_conv = control.interpolate(ends[0], ends[1], points, path)
     made = control.from_z_conv(speaker, z_conv, turns, same_noise=True, opening=first)
     _show([[] if opening is None else [opening]] * points, made, 1, vocabulary, as_json)
+    if all(said == made.token_ids[0] for said in made.token_ids):
+        typer.echo(
+            f"all {points} points gave the same conversation: on this path z_conv changes nothing of what is "
+            "said",
+            err=True,
+        )
 
 
 Where = Annotated[

@@ -11,6 +11,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from tests.report.conftest import with_numbers, with_system
+from vhcr.evaluation.records import LengthBin
 from vhcr.report import page as page_module
 from vhcr.report.page import Report, assemble, render
 from vhcr.report.templates import plain
@@ -82,6 +84,27 @@ def test_shows_what_was_asked_for(page: str) -> None:
         "HRED has the lowest NLL", "4.026", "by greedy decoding",
     ):  # fmt: skip
         assert text in page, text
+
+
+def test_a_kl_at_its_free_bits_is_said_to_be_that(report: Report) -> None:
+    """Three free nats were praised for a KL of three nats, on five corpora."""
+    run = with_numbers(report.results.of("vhcr-ud")[0], num_conversations=100, num_words=1000,
+                       kl_conv_per_word=0.31, kl_utt_per_word=0.5,
+                       by_utterance_length=[LengthBin(first=1, last=9, num_utterances=100, num_words=1000,
+                                                      kl_utt_per_word=0.5, perplexity=None)])  # fmt: skip
+
+    def told(**free: float) -> list[str]:
+        results = replace(report.results, runs=(with_system(run, architecture="vhcr", **free),))
+        page = render(assemble(results, num_samples=10, seed=0))
+        return re.findall(
+            r"The KL of (z_\w+) sits at its free bits, nats an? \w+: .*?([\d.]+ \([\d.]+ free\))", page
+        )
+
+    assert told(free_bits_conv=3.0, free_bits_utt=3.0) == [("z_conv", "3.10 (3.00 free)")]
+    assert told(free_bits_conv_per_word=0.3) == [("z_conv", "3.10 (3.00 free)")]
+    assert told(free_bits_conv=1.0, free_bits_conv_per_word=0.2) == [("z_conv", "3.10 (3.00 free)")]
+    assert told(free_bits_utt=4.8) == [("z_utt", "5.00 (4.80 free)")]
+    assert told(free_bits_conv=2.0, free_bits_utt=4.0) == told() == []
 
 
 def test_conversations_by_z_conv(report: Report, page: str) -> None:

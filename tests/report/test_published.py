@@ -28,7 +28,7 @@ from vhcr.results.compare import Evidence
 from vhcr.results.runs import load
 from vhcr.results.statistics import resample
 from vhcr.stages import report as stage
-from vhcr.tokenisation.tokeniser import detokenise
+from vhcr.tokenisation.tokeniser import readable
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 PUBLISHED = Path("results/toy")
@@ -130,7 +130,7 @@ def test_what_was_said_from_z_conv_is_kept_and_shown(project: Path) -> None:
     publish()
     (results,) = published.load(PUBLISHED)
     run = next(run for run in results.runs if run.system == "vhcr-ud")
-    files = load("toy", num_samples=0, readable=lambda text: detokenise(text.split()))
+    files = load("toy", num_samples=0, readable=readable)
     assert run.talks == next(each for each in files.runs if each.system == "vhcr-ud").talks
     talk = run.talks["interpolation", "linear", 0][0]
     page = PAGE.read_text()

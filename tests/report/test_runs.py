@@ -95,7 +95,10 @@ def test_shown_contexts_are_those_of_every_run(small: Path) -> None:
     table = pq.read_table(path)
     kept = {f"c{i}" for i in range(0, 120, 3)}
     pq.write_table(table.filter(pa.array([id in kept for id in table["conversation_id"].to_pylist()])), path)
-    results = load("toy", num_samples=10, readable=str.upper)
+    rules = {"segmenter": "chinese"}
+    trained = small / layout.trained("toy", "vhred", 0) / "run.json"
+    write_json(trained, {**read_json(trained), "rules": rules})
+    results = load("toy", num_samples=10, readable=lambda words, by: by["segmenter"] if by else words.upper())
     shown = {id for _, id in results.runs[0].responses}
     assert len(shown) == 10
     assert shown <= kept
@@ -103,6 +106,8 @@ def test_shown_contexts_are_those_of_every_run(small: Path) -> None:
     response = results.runs[0].responses[3, min(shown)]
     assert (len(response.context), len(response.references), len(response.responses)) == (1, 3, 3)
     assert response.responses[0] == response.responses[0].upper() != ""
+    # A report joined the words of Chinese with blanks: each run's text is read by its own rules.
+    assert results.runs[1].responses[3, min(shown)].responses == ("chinese",) * 3
     assert load("toy", num_samples=10).runs[0].responses.keys() == results.runs[0].responses.keys()
 
 

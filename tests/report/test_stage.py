@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -11,16 +12,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.report import results_tree
 from tests.report.results_tree import SYSTEMS, write_run, write_tree
 from vhcr import layout
 from vhcr.errors import DataError
+from vhcr.files import read_json
 from vhcr.params import Params
 from vhcr.report import page as page_module
 from vhcr.report.page import assemble, render
 from vhcr.results.runs import load
+from vhcr.stages import download, tokenise
 from vhcr.stages.report import main, run
 
 PARAMS = Params.load(Path(__file__).parents[2] / "params.yaml")
+
+
+SCRIPTS = re.compile(r"<(script|style)\b.*?</\1>", re.DOTALL)
 
 
 @pytest.fixture
@@ -63,8 +70,8 @@ def test_writes_all_files_and_leaves_out_what_does_not_belong(
     assert [(row["system"], row["seed"]) for row in rows] == [("hred", 0), ("vhcr-ud", 0)]
     page = files["index.html"].read_text()
     assert "i&#39;m gonna go, sir." in page, "words are joined for reading"
-    assert render(assemble(load("toy", readable=str), num_samples=50, seed=0)) == render(
-        assemble(load("toy", readable=str), num_samples=50, seed=0)
+    assert render(assemble(load("toy"), num_samples=50, seed=0)) == render(
+        assemble(load("toy"), num_samples=50, seed=0)
     )
 
 
@@ -82,3 +89,37 @@ def test_command(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         main()
     assert stopped.value.code == 2
     assert "corpora: 'nope' is not defined" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_ones_own_report_answers_what_one_asks_and_leaves_the_paper_out(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read, how good it is, and what z_conv knows; the paper's claims stood there instead."""
+    lines = [json.dumps({"utterances": [f"is it {n} ?", "it is .", ""]}) for n in range(40)]
+    (project / "chats.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    params = PARAMS.changed({"corpora": {"own": {"source": {"path": "chats.jsonl"}}}})
+    download.run(params, corpus="own")
+    tokenise.run(params, corpus="own")
+    manifest = layout.tokenised("own") / "manifest.json"
+    monkeypatch.setattr(results_tree, "DATA_HASH", read_json(manifest)["data_hash"])
+    for system in ("hred", "vhcr-ud"):
+        write_run(project, "own", system, 0, SYSTEMS[system])
+    run(params, corpus="own")
+    text = SCRIPTS.sub("", (layout.report("own") / "index.html").read_text(encoding="utf-8"))
+    for said in (
+        "<li>read 40 conversations of 120 utterances; 0 records skipped</li>",
+        "<li>⚠ 40 utterances without a word left out (such as",
+        "HRED has the lowest NLL or bound, 3.401 nats per word (a perplexity of 30)",
+        "VHCR + u.d, seed 0: of the labels it tells topic 74 % (20 % by the commonest); 9 active units",
+    ):
+        assert said in text
+    for said in (
+        "claims",
+        "The paper has no figures",
+        "as in the paper",
+        "Table 6:",
+        "not run",
+        ">the paper<",
+    ):
+        assert said not in text

@@ -11,7 +11,7 @@ from vhcr.errors import ParameterError
 from vhcr.tokenisation import segmenter
 from vhcr.tokenisation.rules import Rules, Segmenter
 from vhcr.tokenisation.segmenter import LIBRARIES, choose, is_installed, language_of
-from vhcr.tokenisation.tokeniser import detokenise, tokenise, tokenise_all, words
+from vhcr.tokenisation.tokeniser import detokenise, readable, tokenise, tokenise_all, words
 
 # Text that runs into the rules: letters of contractions, punctuation, typographic and foreign characters.
 TRICKY = st.text(alphabet=" nts'mdrelvogwaicuk.,!?`-09ITé’…ß\u00ad\u0301Я", max_size=30)
@@ -171,3 +171,9 @@ def test_without_the_library_characters_are_words(monkeypatch: pytest.MonkeyPatc
         ParameterError, match=r"segmenter = thai needs pythainlp: pip install 'vhcr\[segmenters\]'"
     ):
         segmenter._cutter.__wrapped__("thai")
+
+
+def test_what_an_evaluation_kept_is_read_by_the_rules_of_its_run() -> None:
+    """Reports joined the words of Chinese with blanks."""
+    assert readable("i do n't know , sir .") == readable("i do n't know , sir .", {}) == "i don't know, sir."
+    assert readable("我 喜欢 茶 。", {"symbols": True, "segmenter": "chinese"}) == "我喜欢茶。"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from vhcr import layout
 from vhcr.errors import StudyError
 from vhcr.files import flatten, read_json
-from vhcr.tokenisation.tokeniser import detokenise
+from vhcr.tokenisation.tokeniser import readable
 
 COLUMNS = ("conversation_id", "num_response_turns", "turn", "context", "reference", "response")
 
@@ -108,6 +108,9 @@ def read_run(folder: Path, num_turns: int) -> EvaluatedRun:
         )
     rows = [row for row in table.to_pylist() if row["num_response_turns"] == num_turns]
     rows.sort(key=lambda row: (row["conversation_id"], row["turn"]))
+    run = folder.resolve().parents[3].joinpath("trained", *parts, "run.json")
+    trained = read_json(run) if run.is_file() else {}
+    rules = trained.get("rules")
     spoken: dict[str, Spoken] = {}
     for start in range(0, len(rows), num_turns):
         group = rows[start : start + num_turns]
@@ -118,12 +121,10 @@ def read_run(folder: Path, num_turns: int) -> EvaluatedRun:
                 f"{path}: conversation {group[0]['conversation_id']!r} lacks one of its {num_turns} turns"
             )
         spoken[group[0]["conversation_id"]] = Spoken(
-            tuple(_readable(text) for text in group[0]["context"]),
-            tuple(_readable(row["reference"]) for row in group),
-            tuple(_readable(row["response"]) for row in group),
+            tuple(readable(text, rules) for text in group[0]["context"]),
+            tuple(readable(row["reference"], rules) for row in group),
+            tuple(readable(row["response"], rules) for row in group),
         )
-    run = folder.resolve().parents[3].joinpath("trained", *parts, "run.json")
-    trained = read_json(run) if run.is_file() else {}
     settings = trained.get("params", {}).get("system", {})
     return EvaluatedRun(parts[0], parts[1], int(parts[2]), folder, provenance, settings, spoken)
 
@@ -202,7 +203,3 @@ def draw_pairs(
             f"fewer than the {num_items} asked for"
         )
     return Drawn(pairs[:num_items], len(names), identical, repeated)
-
-
-def _readable(words: str) -> str:
-    return detokenise(words.split())

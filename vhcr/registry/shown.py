@@ -24,11 +24,9 @@ def send_shown(run_id: str, corpus: str, system: str, seed: int) -> None:
         DataError: a file of the run is damaged.
         RecordingError: MLflow cannot be reached, or refused.
     """
-    from vhcr.tokenisation.tokeniser import detokenise
+    from vhcr.tokenisation.tokeniser import readable
 
-    results = load_one(
-        corpus, system, seed, num_samples=NUM_SAMPLES, readable=lambda text: detokenise(text.split())
-    )
+    results = load_one(corpus, system, seed, num_samples=NUM_SAMPLES, readable=readable)
     evidence = Evidence(results, num_samples=1, seed=0)  # none of the figures has an interval
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

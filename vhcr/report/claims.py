@@ -50,6 +50,8 @@ def claims(evidence: Evidence) -> list[Claim]:
 
     Which runs a claim is about goes by their recorded parameters, whatever their names.
     """
+    if evidence.results.data.account is not None:  # the paper says nothing of somebody's own conversations
+        return []
     cast = evidence.in_roles()
     judged = [
         Claim(text, where, rule, judge(cast))

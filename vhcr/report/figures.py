@@ -106,10 +106,12 @@ class Panel:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Headings and rows of what is drawn; of lines, those that are not mere background."""
         if self.kind == "dots":
-            heads = ["system", self.x, "95 % interval, low", "high", "the paper"]
-            return heads, [
-                [dot.name, *map(_shown, (dot.value, dot.low, dot.high, dot.paper))] for dot in self.dots
-            ]
+            heads = ["system", self.x, "95 % interval, low", "high"]
+            rows = [[dot.name, *map(_shown, (dot.value, dot.low, dot.high))] for dot in self.dots]
+            if any(dot.paper is not None for dot in self.dots):
+                heads.append("the paper")
+                rows = [[*row, _shown(dot.paper)] for row, dot in zip(rows, self.dots, strict=True)]
+            return heads, rows
         if self.kind == "spots":
             rows = [[spot.name, _shown(spot.x), _shown(spot.y)] for spot in self.spots]
             return ["run", self.x, self.y], rows + [[rule.name, "", _shown(rule.y)] for rule in self.rules]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from vhcr.results.labels import label, partings
 from vhcr.results.paper import PaperFigures
 from vhcr.results.records import Data, Made
 from vhcr.results.runs import Response, Results, Run, Talk
+from vhcr.results.use import AT_FLOOR, Level, free, levels, use
 
 MARKS: dict[Verdict, str] = {"supported": "✓", "not supported": "✗", "undecided": "?", "not run": NOTHING}
 
@@ -107,6 +109,8 @@ def render(report: Report, *, commit: str | None = None) -> str:
         dash=dash,
         label=label,
         findings=_findings(report.evidence),
+        account=data.account,
+        knows=_knows(results) if data.account is not None else [],
         partings=partings({run.name: run.training.params for run in results.runs}),
         doubles=_doubles(results),
         tally=[(verdict, tally[verdict]) for verdict in MARKS if tally[verdict]],
@@ -168,6 +172,8 @@ def _findings(evidence: Evidence) -> list[str]:
         best = min(means, key=lambda system: means[system])
         tied = sorted(evidence.leaders("nll_per_word", systems) - {best})
         text = f"{label(best)} has the lowest NLL or bound, {means[best]:.3f} nats per word"
+        if evidence.results.data.account is not None:
+            text += f" (a perplexity of {plain(round(math.exp(means[best])))})"
         if tied:
             text += f"; {' and '.join(map(label, tied))} cannot be told apart from it"
         sentences.append(text + ".")
@@ -177,7 +183,43 @@ def _findings(evidence: Evidence) -> list[str]:
         ordered = sorted(kls, key=lambda system: -kls[system])
         shown = ", ".join(f"{label(system)} {kls[system]:.3f}" for system in ordered)
         sentences.append(f"KL divergence on the test split, nats per word: {shown}.")
-    return sentences
+    return sentences + _at_floor(evidence.results)
+
+
+def _at_floor(results: Results) -> list[str]:
+    """Where a KL is the free bits of its training: that it is not lower says nothing."""
+    told = []
+    each: dict[Level, str] = {"conv": "a conversation", "utt": "an utterance"}
+    for level, one in each.items():
+        found = {run.name: kl for run in results.runs if (kl := free(run, level)) is not None}
+        low = [
+            f"{name} {kl:.2f} ({least:.2f} free)"
+            for name, (kl, least) in found.items()
+            if kl <= AT_FLOOR * least
+        ]
+        if low:
+            told.append(
+                f"The KL of z_{level} sits at its free bits, nats {one}: {', '.join(low)}. So much cost "
+                "nothing in training; it says nothing of what the data asked for."
+            )
+    return told
+
+
+def _knows(results: Results) -> list[str]:
+    """What z_conv knows of the labels that were given, and whether the decoder heeds it."""
+    told = []
+    for run in results.runs:
+        if "conv" not in levels(run):
+            continue
+        probes = run.evaluation.diagnostics.probe
+        read = [
+            f"{name} {100 * probe.z_conv_drawn:.0f} % ({100 * probe.chance:.0f} % by the commonest)"
+            for name, probe in probes.items()
+            if probe.z_conv_drawn is not None
+        ]
+        labels = f"of the labels it tells {', '.join(read)}" if read else "no labels were given to tell"
+        told.append(f"{run.name}: {labels}; {use(run, 'conv')}.")
+    return told or ["No system here has a z_conv."]
 
 
 def _doubles(results: Results) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from vhcr.evaluation.records import Parameters
 from vhcr.files import flatten
 from vhcr.results.labels import protocol_partings, system_order, trained_with
 from vhcr.results.records import Data, Manifest, TrainingRecord, read_training
-from vhcr.results.runs import Results, Run, load_runs, read_data
+from vhcr.results.runs import Readable, Results, Run, as_kept, load_runs, read_data
 
 
 class Place(NamedTuple):
@@ -28,7 +28,7 @@ def load(
     places: Sequence[Place],
     *,
     num_samples: int = 20,
-    readable: Callable[[str], str] = str,
+    readable: Readable = as_kept,
 ) -> Results:
     """The runs at ``places``, together. Systems of one name with other settings get names of their own.
 

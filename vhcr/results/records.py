@@ -67,6 +67,7 @@ class TrainingRecord(Made):
     vocabulary_hash: str = ""
     code: str | None = None  # a digest of the source that decides what a training computes
     inputs: dict[str, str] = {}
+    rules: Parameters = {}  # of tokenisation, by which its text is read
     num_parameters: int | None = None
     best_step: int = 0
     torch_version: str | None = None
@@ -138,6 +139,9 @@ class Data(Record):
     validation: Validation | None = None
     embeddings: Embeddings | None = None
     paper_corpus: str | None = Field(default=None, description="Which of the paper's corpora, if either.")
+    account: tuple[str, ...] | None = Field(
+        default=None, description="Of somebody's own conversations: what became of them; else None."
+    )
 
 
 def read_record(kind: type[R], *paths: Path) -> R:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 Point = tuple[float, float]
+# Makes text of the words that an evaluation kept, by the rules of tokenisation that a run recorded.
+Readable = Callable[[str, Parameters], str]
 
 EMBEDDING_METRICS = ("average", "extrema", "greedy")
 RESPONSE_MEASURES = tuple(f"{metric}_{turns}turn" for turns in (1, 3) for metric in EMBEDDING_METRICS)
@@ -225,12 +227,17 @@ class Results:
         return replace(self, runs=tuple(replace(run, system=names[run.system]) for run in self.runs))
 
 
+def as_kept(words: str, _: Parameters) -> str:
+    """The words with blanks between them."""
+    return words
+
+
 def load(
     corpus: str,
     *,
     paper_corpus: str | None = None,
     num_samples: int = 20,
-    readable: Callable[[str], str] = str,
+    readable: Readable = as_kept,
 ) -> Results:
     """All evaluated runs of ``corpus`` that saw the present data; the others are listed with the reason.
 
@@ -256,7 +263,7 @@ def load(
 
 
 def load_one(
-    corpus: str, system: str, seed: int, *, num_samples: int = 20, readable: Callable[[str], str] = str
+    corpus: str, system: str, seed: int, *, num_samples: int = 20, readable: Readable = as_kept
 ) -> Results:
     """One evaluated run alone, as ``load`` reads it among others.
 
@@ -286,7 +293,7 @@ def read_data(corpus: str) -> Data:
 
 
 def load_runs(
-    places: Sequence[tuple[Path, Path]], num_samples: int, readable: Callable[[str], str] = str
+    places: Sequence[tuple[Path, Path]], num_samples: int, readable: Readable = as_kept
 ) -> tuple[Run, ...]:
     """Runs from their two folders each, with responses in ``num_samples`` contexts that all have.
 
@@ -297,8 +304,12 @@ def load_runs(
     return tuple(_load_run(trained, evaluated, shown, readable) for trained, evaluated in places)
 
 
-def _load_run(trained: Path, evaluated: Path, shown: Sequence[str], readable: Callable[[str], str]) -> Run:
+def _load_run(trained: Path, evaluated: Path, shown: Sequence[str], readable: Readable) -> Run:
     training = read_training(trained)
+
+    def as_written(words: str) -> str:
+        return readable(words, training.rules)
+
     return Run(
         system=training.system,
         training=training,
@@ -306,8 +317,8 @@ def _load_run(trained: Path, evaluated: Path, shown: Sequence[str], readable: Ca
         evaluated=read_record(EvaluationRecord, evaluated / "provenance.json"),
         curves=read_curves(trained / "curves.csv"),
         sums=read_sums(evaluated),
-        responses=_responses(evaluated / "responses.parquet", shown, readable),
-        talks=_talks(evaluated / "control.parquet", readable),
+        responses=_responses(evaluated / "responses.parquet", shown, as_written),
+        talks=_talks(evaluated / "control.parquet", as_written),
     )
 
 

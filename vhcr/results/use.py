@@ -16,6 +16,8 @@ VANISHED = 0.02  # nats per word: under a quarter of a nat for an utterance of t
 UNINFORMED = 0.1  # nats of mutual information, a seventh of a bit; sampling alone makes 0.01 of none
 UNHEARD = 0.002  # nats per word; noise makes up to 0.0007 of a z that the decoder ignores
 
+AT_FLOOR = 1.2  # times the free bits, up to which a KL is what was free and no more
+
 Level = Literal["conv", "utt"]
 LEVELS: tuple[Level, ...] = ("conv", "utt")
 
@@ -63,6 +65,24 @@ def use(run: Run, level: Level) -> Use:
             other = sources.shuffled
         cost = None if other is None else other - sources.posterior
     return Use(units, None if information is None else information.estimate, cost)
+
+
+def free(run: Run, level: Level) -> tuple[float, float] | None:
+    """The KL of a latent, and what of it cost nothing in training: nats a conversation, or an utterance.
+
+    None where nothing was free, or the evaluation does not say of how many utterances it was.
+    """
+    found, settings = run.evaluation, run.settings
+    utterances = sum(length.num_utterances for length in found.by_utterance_length)
+    count = found.num_conversations if level == "conv" else utterances
+    allowed, per_word = (
+        float(value) if isinstance(value := settings.get(f"free_bits_{level}{by}"), (int, float)) else 0.0
+        for by in ("", "_per_word")
+    )
+    if not count or not allowed + per_word:
+        return None
+    words = found.num_words / count
+    return (run.value(f"kl_{level}_per_word") or 0.0) * words, allowed + per_word * words
 
 
 def levels(run: Run) -> tuple[Level, ...]:

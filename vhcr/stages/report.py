@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vhcr import layout
 from vhcr.errors import DataError
+from vhcr.files import read_json
 from vhcr.params import Params
 from vhcr.provenance import code_version
 from vhcr.stages.common import stage_main
@@ -38,15 +39,9 @@ def load(params: Params, corpus: str, num_samples: int) -> Results:
         ParameterError: the corpus is not defined.
     """
     from vhcr.results import runs
-    from vhcr.results.paper import paper_corpus
-    from vhcr.tokenisation.tokeniser import detokenise
+    from vhcr.tokenisation.tokeniser import readable
 
-    results = runs.load(
-        corpus,
-        paper_corpus=paper_corpus(params.corpus(corpus).source.reader),
-        num_samples=num_samples,
-        readable=lambda text: detokenise(text.split()),
-    )
+    results = _named(runs.load(corpus, num_samples=num_samples, readable=readable), params)
     for left in results.left_out:
         log.warning("%s %s %s is left out: %s", corpus, left.system, left.seed, left.reason)
     if not results.runs:
@@ -72,14 +67,14 @@ def compare(
         DataError: a run was not evaluated, or the runs do not compare.
     """
     from vhcr.results import chosen
-    from vhcr.tokenisation.tokeniser import detokenise
+    from vhcr.tokenisation.tokeniser import readable
 
     places = [
         chosen.Place(name, trained, evaluated)
         for reference in references
         for name, trained, evaluated in resolve_results(reference)
     ]
-    found = chosen.load(places, readable=lambda text: detokenise(text.split()))
+    found = chosen.load(places, readable=readable)
     return _as_evaluated(found, out, params, votes(found) if votes else None)
 
 
@@ -118,11 +113,8 @@ def publish(corpus: str, params: Params, results: Path = Path("results")) -> lis
 
 def _as_evaluated(results: Results, out: Path, params: Params | None, table4: Table | None = None) -> Path:
     """The page; intervals by the protocol that the runs recorded."""
-    from vhcr.results.paper import paper_corpus
-
     if params is not None and results.corpus in params.corpora:
-        named = {"paper_corpus": paper_corpus(params.corpus(results.corpus).source.reader)}
-        results = replace(results, data=results.data.model_copy(update=named))
+        results = _named(results, params)
     recorded = [
         run.evaluated.protocol.evaluation for run in results.runs if run.evaluated.protocol.evaluation
     ]
@@ -131,6 +123,31 @@ def _as_evaluated(results: Results, out: Path, params: Params | None, table4: Ta
         value if isinstance(value, int) else usual for value, usual in zip(counts, (1000, 0), strict=True)
     )
     return _write(results, out, samples, seed, table4)
+
+
+def _named(results: Results, params: Params) -> Results:
+    """With what its reader says of a corpus: one of the paper's, the embedded one, or somebody's own."""
+    from vhcr.results.paper import paper_corpus
+
+    reader = params.corpus(results.corpus).source.reader
+    known = paper_corpus(reader)
+    account = None if known or reader == "toy" else _account(results)
+    named = {"paper_corpus": known, "account": account}
+    return replace(results, data=results.data.model_copy(update=named))
+
+
+def _account(results: Results) -> tuple[str, ...]:
+    """What the tokenise stage said of these conversations; nothing where it has made others since."""
+    from vhcr.tokenisation.account import account
+
+    tokenised = layout.tokenised(results.corpus)
+    if not (tokenised / "metrics.json").exists():
+        return ()
+    manifest, metrics = (read_json(tokenised / name) for name in ("manifest.json", "metrics.json"))
+    if manifest.get("data_hash") != results.data.manifest.data_hash:
+        return ()
+    marks = {logging.INFO: "", logging.WARNING: "⚠ "}
+    return tuple(marks[line.level] + line.text for line in account(manifest, metrics))
 
 
 def _write(results: Results, out: Path, num_samples: int, seed: int, table4: Table | None = None) -> Path:

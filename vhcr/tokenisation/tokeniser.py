@@ -23,8 +23,9 @@ downloaded.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import unescape
+from typing import Any
 
 import polars as pl
 
@@ -175,6 +176,14 @@ def detokenise(words: Sequence[str], rules: Rules = PAPER) -> str:
         previous = words[position - 1] if position else ""
         text += word if position == 0 or _joined(previous, word, unspaced) else f" {word}"
     return text
+
+
+def readable(words: str, rules: Mapping[str, Any] | None = None) -> str:
+    """Words with blanks between them, as evaluations keep text, as people write them.
+
+    ``rules`` are those that a run recorded: the words of a language without blanks are joined.
+    """
+    return detokenise(words.split(), Rules.of(rules))
 
 
 def _joined(previous: str, word: str, unspaced: bool) -> bool:
