@@ -62,7 +62,7 @@ run: $(STAMP)  ## run the whole pipeline (dvc repro), then show its table
 	@$(MAKE) table
 
 table: $(STAMP)  ## show the table of every report there is, and where to look further
-	@python -m vhcr.summary
+	@vhcr table
 
 test: $(TOOLS)  ## the quick tests, two minutes on two cores
 	@OMP_NUM_THREADS=1 python -m pytest -q -n logical --maxprocesses 8 --dist loadgroup $(ARGS)
@@ -86,7 +86,7 @@ format: $(TOOLS)  ## let ruff repair and format
 	@ruff format .
 
 mlflow: $(STAMP)  ## MLflow's pages on http://127.0.0.1:5000
-	@python -m vhcr.recording create-database
+	@vhcr create-database
 	@echo "MLflow: http://$(HOST):$(MLFLOW_PORT)/#/experiments (Ctrl-C ends it)"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host $(HOST) --port $(MLFLOW_PORT) --workers 1 \
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"

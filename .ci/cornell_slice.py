@@ -25,6 +25,7 @@ SMALL = {
         "z_utt_size": 8,
         "z_conv_size": 8,
     },
+    "system": {},
     "training": {"max_steps": 30, "kl_annealing_steps": 20, "learning_rate": 0.003},
     "evaluation": {"importance_samples": 5, "importance_conversations": 20, "bootstrap_samples": 100},
     "generation": {},

@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "report": FILES | {"evaluation", "results"},  # of evaluation its records
     # The text it shows, intervals (arithmetic), and the paper's figures.
     "human_evaluation": FILES | {"loopback", "tokenisation", "results", "report"},
-    "summary": FILES | {"report", "stages"},  # commands: of stages the one that publishes
+    "summary": FILES,
 }
 ANY_ROOM = {"stages", "cli"}
 NO_TORCH = (

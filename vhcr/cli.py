@@ -511,6 +511,25 @@ def table() -> None:
 
 
 @app.command()
+def publish(corpus: Annotated[str, typer.Argument(help="A corpus of params.yaml.")]) -> None:
+    """Add a corpus's evaluated runs to results/<corpus>/, which git keeps; prints the files written."""
+    from vhcr.params import Params
+    from vhcr.stages.report import publish as write
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for path in write(corpus, Params.load()):
+        typer.echo(path)
+
+
+@app.command()
+def render(folder: Annotated[Path, typer.Argument(help="Published results: results/<corpus>.")]) -> None:
+    """Print the page (README.md) of published results, from their files alone."""
+    from vhcr.report.markdown import markdown
+
+    typer.echo(markdown(folder), nl=False)
+
+
+@app.command()
 def report(
     names: Annotated[
         list[str],
@@ -569,6 +588,14 @@ def report(
         else:
             stage.run(params or Params.load(), corpus=name)
             typer.echo(place(name) / "index.html")
+
+
+@app.command("create-database", hidden=True)
+def create_database() -> None:
+    """Make MLflow's database where there is none, so that a server need not."""
+    from vhcr.recording import client
+
+    client()
 
 
 @app.command("import-run")

@@ -1,19 +1,11 @@
-"""What the reports say: a table in the terminal, and results/<corpus>/ to keep in git.
-
-python -m vhcr.summary                       the table of every report
-python -m vhcr.summary publish toy           add its evaluated runs to results/toy/
-python -m vhcr.summary render results/toy    its README.md, from its files alone
-"""
+"""What the reports say, as a table in the terminal."""
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from vhcr.errors import VhcrError
 from vhcr.files import read_json
 
 COLUMNS = {  # key of table.json -> heading
@@ -77,32 +69,3 @@ def _where(folders: Iterable[Path]) -> Iterable[str]:
     else:
         pages = os.environ.get("VHCR_MLFLOW_PAGES") or "http://127.0.0.1:5000"
         yield f"MLflow:  make mlflow, then open {pages}/#/experiments"
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print the tables, or write a corpus's results."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    try:
-        match arguments:
-            case []:
-                print(f"\n{summary(Path('reports'))}")
-            case ["publish", corpus]:
-                from vhcr.params import Params
-                from vhcr.stages.report import publish
-
-                logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-                print(*publish(corpus, Params.load()), sep="\n")
-            case ["render", path]:
-                from vhcr.report.markdown import markdown
-
-                print(markdown(Path(path)), end="")
-            case _:
-                print(__doc__, file=sys.stderr)
-                sys.exit(2)
-    except VhcrError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -36,7 +36,7 @@ KNOWN_OUTSIDE = {"sr-client-cfg.amplitude.com"}
 @pytest.fixture(scope="module")
 def mlflow(house: House) -> Iterator[str]:
     """MLflow's pages, as `make mlflow` shows them."""
-    created = house.python("-m", "vhcr.recording", "create-database")
+    created = house.python("-m", "vhcr.cli", "create-database")
     assert created.returncode == 0, created.stdout
     with mlflow_server(house.folder, house.environment["MLFLOW_TRACKING_URI"]) as address:
         yield address

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.report.results_tree import DATA_HASH, SYSTEMS, write_run, write_tree
-from vhcr import layout, summary
+from vhcr import layout
 from vhcr.cli import app
 from vhcr.errors import DataError
 from vhcr.files import read_json, write_json, write_text
@@ -204,17 +204,16 @@ def test_nothing_evaluated_is_said(project: Path) -> None:
     assert not PUBLISHED.exists()
 
 
-def test_commands(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands(project: Path) -> None:
     shutil.copy(PARAMS, "params.yaml")
-    summary.main(["publish", "toy"])
-    assert capsys.readouterr().out.splitlines() == [
+    made = CliRunner().invoke(app, ["publish", "toy"])
+    assert made.stdout.splitlines() == [
         "results/toy/runs.parquet",
         "results/toy/replicates.parquet",
         "results/toy/README.md",
         "results/README.md",
     ]
-    summary.main(["render", "results/toy"])
-    assert capsys.readouterr().out == PAGE.read_text()
+    assert CliRunner().invoke(app, ["render", "results/toy"]).stdout == PAGE.read_text()
     assert load("toy").runs, "the files are as they were"
 
 

@@ -282,7 +282,7 @@ class MlflowRun:
         if self._waiting:
             log.warning(
                 "%d points of MLflow run %s are in the files only; send them with: "
-                "python -m vhcr.recording import <folder of the run>",
+                "vhcr import-run <folder of the run>",
                 len(self._waiting),
                 self.run_id,
             )
