@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -305,7 +306,7 @@ def inspect(path: Where, reader: Reader = None, session_gap: Gap = None) -> None
     vhcr inspect chats.csv
     """
     _looked_at(path, reader, session_gap)
-    typer.echo(f"\nvhcr add NAME {path} writes these settings into params.yaml")
+    typer.echo(f"\nvhcr add NAME {shlex.quote(str(path))} writes these settings into params.yaml")
 
 
 @app.command()

@@ -207,7 +207,7 @@ def test_own_file_by_address(server: Server) -> None:
         (
             "jsonl",
             {"path": "letters.docx"},
-            r"letters\.docx: reader jsonl reads \.jsonl, \.ndjson, \.json files",
+            r"letters\.docx: reader jsonl reads \.jsonl, \.ndjson, \.json, \.yml, \.yaml files",
         ),
         (
             "table",

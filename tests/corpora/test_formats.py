@@ -101,6 +101,35 @@ def test_json_by_id_and_one_object_a_line_in_json(tmp_path: Path) -> None:
     assert texts(seen(write(tmp_path / "wrapped/a.json", wrapped))[0]) == [["a"]]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", json.dumps(SAID)),
+        ("a.jsonl", "\n".join(map(json.dumps, SAID))),
+        ("a.json", json.dumps({"categories": ["shop"], "conversations": SAID})),
+        (
+            "a.yml",
+            "categories:\n- shop\nconversations:\n- - Is the shop open?\n  - Until six.\n- - Hi!\n  - Hello.\n",
+        ),
+        ("a.yaml", "- [Is the shop open?, Until six.]\n- [{content: Hi!}, {content: Hello.}]\n"),
+    ],
+)
+def test_lists_of_texts_are_conversations_in_json_and_yaml(tmp_path: Path, name: str, text: str) -> None:
+    """One object that holds several conversations was read as one of pairs of texts."""
+    conversations, skipped, _ = seen(write(tmp_path / name, text))
+    assert texts(conversations) == SAID
+    assert skipped.total == 0
+
+
+def test_yaml_is_read_as_text_and_nothing_else(tmp_path: Path) -> None:
+    said = "- [yes, 12:30, 007, ~]\n"
+    assert texts(seen(write(tmp_path / "a.yml", said))[0]) == [["yes", "12:30", "007", "~"]]
+    tagged = "- !!python/object/apply:os.system [ls]\n"  # PyYAML's full loader would run it
+    assert texts(seen(write(tmp_path / "b/a.yml", tagged))[0]) == [["ls"]]
+    with pytest.raises(CorpusError, match="not valid YAML"):
+        seen(write(tmp_path / "c/a.yml", "- [a\n"))
+
+
 def test_prompts_of_the_system_and_messages_of_tools_are_no_turns(tmp_path: Path) -> None:
     messages = [
         {"role": "system", "content": "You are helpful."},
@@ -130,6 +159,18 @@ def test_a_table_by_time_without_ids_breaks_at_silences(tmp_path: Path) -> None:
     assert [c.id for c in conversations] == ["chat#1", "chat#2"]
     assert conversations[0].group == "chat"
     assert skipped.total == 0
+
+
+def test_a_column_that_counts_is_the_turn_whatever_it_is_called(tmp_path: Path) -> None:
+    """It became a label, and an "id" that conversations share was none: 60 conversations were one of 360 turns."""
+    rows = ["id;Zeile;Stimmung;wer sagt was"]
+    rows += [f"{c};{t};{(c + t) % 2};they said {c}{t}" for t in (1, 0) for c in range(9)]
+    conversations, _, found = seen(write(tmp_path / "t.csv", "\n".join(rows)))
+    columns = found.source.columns
+    assert (columns.conversation, columns.turn, columns.utterance_labels) == ("id", "Zeile", ("Stimmung",))
+    assert texts(conversations) == [[f"they said {c}0", f"they said {c}1"] for c in range(9)]
+    alone = write(tmp_path / "alone/t.csv", "id,text\n" + "\n".join(f"{n},they said {n}" for n in range(9)))
+    assert seen(alone)[2].source.columns.conversation is None  # a number of each utterance
 
 
 def test_a_table_in_the_order_of_its_rows(tmp_path: Path) -> None:
@@ -248,15 +289,18 @@ def test_whatsapp_of_android(tmp_path: Path) -> None:
     assert conversations[0].id == "WhatsApp Chat with Test#1"
     assert conversations[0].split is None  # a chat with somebody called Test is no test split
     assert skipped.total == 0
-    assert dict(skipped.noted) == {"notice of the app, no turn": 1, "media, no text": 1}
+    assert dict(skipped.noted) == {"notice of the app, no turn": 1, "media or words of the app, no text": 1}
 
 
-def test_whatsapp_of_ios(tmp_path: Path) -> None:
-    conversations, skipped, _ = seen(write(tmp_path / "_chat.txt", IOS), session_gap_minutes=60)
-    assert texts(conversations)[-2:] == [
-        ["Messages are end-to-end encrypted", "Is the shop\nopen?", "Until six."], ["Hi!", "Hello."],
-    ]  # fmt: skip
-    assert skipped.noted["media, no text"] == 1
+@pytest.mark.parametrize(
+    "media", ["image omitted", "imagen omitida", "Bild weggelassen", "画像を省略しました"]
+)
+def test_whatsapp_of_ios(tmp_path: Path, media: str) -> None:
+    """Of other languages than English, "imagen omitida" was something that somebody said."""
+    text = IOS.replace("image omitted", media)
+    conversations, skipped, _ = seen(write(tmp_path / "_chat.txt", text), session_gap_minutes=60)
+    assert texts(conversations) == [["Is the shop\nopen?", "Until six."], ["Hi!", "Hello."]]
+    assert skipped.noted["media or words of the app, no text"] == 2
 
 
 def test_dates_in_no_common_order_are_refused(tmp_path: Path) -> None:

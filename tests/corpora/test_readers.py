@@ -167,7 +167,7 @@ def test_jsonl(tmp_path: Path) -> None:
     [
         ('{"utterances": ["a"', "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
-        ('["a", "b"]', "not a JSON object"),
+        ('["a", 5]', "not a JSON object"),
         ('{"utterance": ["a"]}', "no list of utterances"),
         ('{"utterances": "a"}', "no list of utterances"),
         ('{"utterances": []}', "conversation without utterances"),

@@ -9,7 +9,9 @@ An object is a conversation by the first of ``TURNS`` that holds a list. The key
 - ShareGPT (as FastChat and Axolotl describe it): ``conversations`` of ``from`` and ``value``;
 - Schema-Guided Dialogue: ``turns`` of ``speaker`` and ``utterance``; CrossWOZ: an object by id of
   ``messages``; DailyDialog: ``dialogue`` or ``dialog``; Persona-Chat and XPersona: ``dialogue`` of pairs of
-  texts. The toy corpus is in our own form.
+  texts. The toy corpus is in our own form;
+- a list of texts, or of turns, in the place of an object; ``conversations`` of such lists, as the ChatterBot
+  corpus has them in YAML, which is read like JSON (https://yaml.org/spec/1.2.2/#json-schema).
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from vhcr.conversation import NO_LABELS, Conversation, Utterance
 from vhcr.corpora.records import (
+    YAML_SUFFIXES,
     BrokenRecordError,
     SourceFile,
-    json_objects,
+    json_values,
     name_of,
     read_json,
     source_files,
@@ -37,7 +41,7 @@ from vhcr.errors import CorpusError
 from vhcr.params import SourceParams
 
 TOY_FILE = "conversations.jsonl"
-SUFFIXES = (".jsonl", ".ndjson", ".json")
+SUFFIXES = (".jsonl", ".ndjson", ".json", *YAML_SUFFIXES)
 
 TURNS = ("utterances", "messages", "conversations", "conversation", "dialogue", "dialog", "turns", "log")
 IDS = ("id", "conversation_id", "dialogue_id", "dialog_id", "conv_id")
@@ -49,7 +53,7 @@ NO_SPEAKERS = frozenset({"system", "developer", "tool", "function", "function_ca
 
 
 def read_jsonl(folder: Path, source: SourceParams, skipped: Skipped) -> Iterator[Conversation]:
-    """Conversations of all .jsonl, .ndjson and .json files, by file name, then in file order.
+    """Conversations of all files of JSON or YAML, by file name, then in file order.
 
     One without an id is called "<file stem>:<line number>". A line that does not hold a conversation is
     counted and left out as a whole. A file named like a split is that split.
@@ -76,27 +80,44 @@ def objects(
     file: SourceFile, folder: Path, skipped: Skipped, encoding: str | None
 ) -> Iterator[tuple[dict[str, Any], str]]:
     """Each object of a file and where it stands, "<file>:<number>"; what is none is counted."""
+    for value, where in _values(file, folder, skipped, encoding):
+        if isinstance(value, dict):
+            yield value, where
+        elif _is_list_of(value, str | dict):
+            yield {TURNS[0]: value}, where
+        else:
+            skipped.add("not a JSON object", where, "conversation")
+
+
+def _is_list_of(value: Any, kind: type | UnionType) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, kind) for item in value)
+
+
+def _values(
+    file: SourceFile, folder: Path, skipped: Skipped, encoding: str | None
+) -> Iterator[tuple[Any, str]]:
     if _is_lines(file.path, encoding):
-        yield from json_objects(file.path, folder, skipped, "conversation", encoding)
+        yield from json_values(file.path, folder, skipped, "conversation", encoding)
         return
     document = read_json(file.path, encoding)
-    if isinstance(document, dict) and turns_of(document) is None:
+    if isinstance(document, dict) and _is_list_of(document.get("conversations"), list):
+        document = document["conversations"]
+    elif isinstance(document, dict) and turns_of(document) is None:
         # By id; an id within an object counts, where there is one.
         by_id = document
         if len(document) == 1 and isinstance(next(iter(document.values())), list):
             document = next(iter(document.values()))  # {"data": [...]}
         elif all(isinstance(value, dict) for value in document.values()):
             document = [{"id": key, **value} for key, value in by_id.items()]
-    values = document if isinstance(document, list) else [document]
-    for number, value in enumerate(values, start=1):
-        if isinstance(value, dict):
-            yield value, f"{file.name}:{number}"
-        else:
-            skipped.add("not a JSON object", f"{file.name}:{number}", "conversation")
+    whole = not isinstance(document, list) or _is_list_of(document, str)
+    for number, value in enumerate([document] if whole else document, start=1):
+        yield value, f"{file.name}:{number}"
 
 
 def _is_lines(path: Path, encoding: str | None) -> bool:
     """Whether each line is a JSON value by itself. A broken first line of .jsonl is one among others."""
+    if path.suffix.lower() in YAML_SUFFIXES:
+        return False
     is_json = path.suffix.lower() == ".json"
     with opened(path, encoding) as file:
         start = next((line for line in file if line.strip()), "")

@@ -36,7 +36,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "conversation": (
         "conversation", "conversation_id", "conversationid", "dialogue_id", "dialog_id", "dialogueid",
         "conv_id", "chat", "chat_id", "thread", "thread_id", "session", "session_id", "ticket", "ticket_id",
-        "channel", "dialogue", "dialog",
+        "channel", "dialogue", "dialog", "id",
     ),
     "turn": (
         "turn", "turn_id", "turn_idx", "turn_number", "utterance_idx", "utterance_id", "message_number",
@@ -283,8 +283,13 @@ def _ordered(columns: dict[str, Any], sample: dict[str, list[Any]]) -> tuple[dic
         for key in ("turn", "time"):
             columns.pop(key, None)
         return columns, "turns in a list"
+    named = columns.get("conversation", "")
+    if named.lower() == "id" and not _repeats(sample.get(named, [])):
+        del columns["conversation"]  # it names utterances
     if "turn" in columns and not _mostly(sample.get(columns["turn"], []), _is_integer):
         del columns["turn"]
+    if "turn" not in columns and (counting := _counting(columns, sample)) is not None:
+        columns["turn"] = counting
     if "time" in columns and not _mostly(sample.get(columns["time"], []), _is_time):
         del columns["time"]
     if "split" in columns and not _mostly(sample.get(columns["split"], []), _is_split):
@@ -298,6 +303,26 @@ def _ordered(columns: dict[str, Any], sample: dict[str, list[Any]]) -> tuple[dic
     if "time" in columns:
         return columns, f"rows in order of {columns['time']!r}"
     return columns, "rows as they stand"
+
+
+def _repeats(values: list[Any]) -> bool:
+    return 0 < len(set(map(str, values))) * 2 <= len(values)
+
+
+def _counting(columns: Mapping[str, Any], sample: dict[str, list[Any]]) -> str | None:
+    """The column that counts the rows of each conversation from 0 or 1, whatever it is called."""
+    ids = sample.get(columns.get("conversation", ""), [])
+    if not _repeats(ids):
+        return None
+    for name, values in sample.items():
+        if name not in columns.values() and all(map(_is_integer, values)):
+            turns: dict[str, list[int]] = {}
+            for id, value in zip(ids, values, strict=True):
+                turns.setdefault(str(id), []).append(int(value))
+            first = min(map(min, turns.values()))
+            if first in (0, 1) and all(sorted(t) == [*range(first, first + len(t))] for t in turns.values()):
+                return name
+    return None
 
 
 def _as_list(text: Any) -> list[Any] | None:

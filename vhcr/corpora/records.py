@@ -12,11 +12,14 @@ from itertools import groupby
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+import yaml
+
 from vhcr.conversation import Split
 from vhcr.corpora.skipped import Skipped, Unit
 from vhcr.corpora.text_files import lines, opened
 from vhcr.errors import CorpusError
 
+YAML_SUFFIXES = (".yml", ".yaml")
 SOURCE_FILE = "source.json"  # the note of the download stage, beside the files
 # One table in several files, as Hugging Face and Spark write them.
 SHARD = re.compile(r"(?:[-_.]\d+-of-\d+|(?:^|(?<=/))part-\d+[^/]*)$")
@@ -87,27 +90,37 @@ def json_objects(
     path: Path, folder: Path, skipped: Skipped, unit: Unit = "utterance", encoding: str | None = None
 ) -> Iterator[tuple[dict[str, Any], str]]:
     """The JSON objects of a file that holds one a line; lines that hold none are counted."""
-    for line, where in lines(path, folder, skipped, unit, encoding):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            skipped.add("not valid JSON", where, unit)
-            continue
+    for value, where in json_values(path, folder, skipped, unit, encoding):
         if isinstance(value, dict):
             yield value, where
         else:
             skipped.add("not a JSON object", where, unit)
 
 
+def json_values(
+    path: Path, folder: Path, skipped: Skipped, unit: Unit = "utterance", encoding: str | None = None
+) -> Iterator[tuple[Any, str]]:
+    """The JSON values of a file that holds one a line; lines that hold none are counted."""
+    for line, where in lines(path, folder, skipped, unit, encoding):
+        try:
+            yield json.loads(line), where
+        except (ValueError, RecursionError):
+            skipped.add("not valid JSON", where, unit)
+
+
 def read_json(path: Path, encoding: str | None = None) -> Any:
-    """A JSON document as a whole.
+    """A JSON document as a whole; of YAML (.yml, .yaml) all scalars are text.
 
     Raises:
         CorpusError: it cannot be read, or is not JSON.
     """
     try:
         with opened(path, encoding) as file:
+            if path.suffix.lower() in YAML_SUFFIXES:
+                return yaml.load(file, Loader=yaml.CBaseLoader)  # builds nothing but text, lists and mappings
             return json.load(file)
+    except yaml.YAMLError as error:
+        raise CorpusError(f"{path}: not valid YAML: {error}") from None
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

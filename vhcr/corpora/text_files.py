@@ -182,7 +182,7 @@ def _delimiter_of(
     if default in scores and scores[default] >= scores[best]:
         best = default
     if best != default:
-        name = {"\t": "tab"}.get(best, best)
+        name = {"\t": "tabs"}.get(best, f"{best!r}")
         logger.info("%s: cells are separated by %s; source.delimiter says otherwise", path.name, name)
     return best
 

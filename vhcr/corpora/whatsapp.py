@@ -2,7 +2,8 @@
 
 Android writes ``31/12/2021, 23:59 - Ann: Hi``, iOS ``[31.12.21, 23:59:59] Ann: Hi``; the order of day, month
 and year, the clock of 12 or 24 hours and the marks between follow the phone's language. A message may go on
-over several lines. Lines without a name are the app's own notices.
+over several lines. Lines without a name are the app's own notices. On iOS a name stands before them, too, and
+a mark of the direction of writing (U+200E) between, in all languages; so it does where media were.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ MEDIA = re.compile(
     r"|\S+\.(?:jpg|jpeg|png|webp|mp4|opus|ogg|pdf|vcf|docx?|xlsx?) \([^()\n]*\)",
     re.IGNORECASE,
 )
+BY_APP = re.compile(r"\] [^:]{1,80}: \u200e")
 EDITED = re.compile(r"\s*<[^<>\n]*edited[^<>\n]*>$", re.IGNORECASE)
 DELETED = re.compile(r"(?:this message was deleted|you deleted this message)\.?", re.IGNORECASE)
 
@@ -94,6 +96,8 @@ def _utterances(
     for raw, place in lines(file.path, folder, skipped, "utterance", source.encoding):
         line = _plain(raw)
         start = START.match(line)
+        if BY_APP.search(raw):
+            line = line[: line.index(": ") + 2]  # as if nothing had been said
         if start is None:
             if begun:
                 text += f"\n{line}"
@@ -114,7 +118,7 @@ def _said(text: str, time: float | None, where: str, skipped: Skipped) -> Iterat
         return
     said = EDITED.sub("", named["text"]).strip()
     if not said or MEDIA.fullmatch(said):
-        skipped.note("media, no text", where)
+        skipped.note("media or words of the app, no text", where)
     elif DELETED.fullmatch(said):
         skipped.note("deleted message", where)
     else:
