@@ -121,6 +121,14 @@ def test_lists_of_texts_are_conversations_in_json_and_yaml(tmp_path: Path, name:
     assert skipped.total == 0
 
 
+def test_one_broken_conversation_of_a_file_costs_no_other(tmp_path: Path) -> None:
+    """A trivia file of 261 conversations, one of them no list for want of a dash, was read as one of 520 turns."""
+    said = "conversations:\n- - Is the shop open?\n  - Until six.\n- Who?\n- - Hi!\n  - Hello.\n"
+    conversations, skipped, _ = seen(write(tmp_path / "trivia.yml", said))
+    assert texts(conversations) == SAID
+    assert dict(skipped.counts) == {"not a JSON object": 1}
+
+
 def test_yaml_is_read_as_text_and_nothing_else(tmp_path: Path) -> None:
     said = "- [yes, 12:30, 007, ~]\n"
     assert texts(seen(write(tmp_path / "a.yml", said))[0]) == [["yes", "12:30", "007", "~"]]

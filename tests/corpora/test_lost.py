@@ -240,5 +240,6 @@ def test_quotation_marks_that_are_text_are_recognised(tmp_path: Path) -> None:
     rows[20] = 'c3,2,"never closed\n'
     conversations, skipped, found = seen(write(tmp_path / "t.csv", HEADER + "".join(rows)))
     assert found.source.quotechar is None
+    assert "quotation marks as text, since some never close" in found.description
     assert len(texts(conversations)) == 12
     assert skipped.total == 0

@@ -100,8 +100,9 @@ def _values(
         yield from json_values(file.path, folder, skipped, "conversation", encoding)
         return
     document = read_json(file.path, encoding)
-    if isinstance(document, dict) and _is_list_of(document.get("conversations"), list):
-        document = document["conversations"]
+    held = document.get("conversations") if isinstance(document, dict) else None
+    if isinstance(held, list) and any(isinstance(item, list) for item in held):
+        document = held
     elif isinstance(document, dict) and turns_of(document) is None:
         # By id; an id within an object counts, where there is one.
         by_id = document

@@ -175,7 +175,7 @@ def _table(folder: Path, source: SourceParams) -> Recognised | None:
     files = source_files(folder, TABLE_SUFFIXES)
     if not files:
         return None
-    source, header = _quoting(files, source)
+    given, (source, header) = source, _quoting(files, source)
     present = {name.strip().lower(): name for name in reversed(header)}
     columns = _columns(source, header, present)
     sample = _sample(files[0], source, header)
@@ -187,11 +187,13 @@ def _table(folder: Path, source: SourceParams) -> Recognised | None:
             f"{', '.join(map(repr, header))}: name it by source.columns.text"
         )
     columns, order = _ordered(columns, sample)
+    is_chat = "conversation" not in columns and order != "turns in a list"
     columns |= _labels(columns, header, sample)
     whole = {**dict.fromkeys(source.columns.model_dump()), "labels": (), "utterance_labels": (), **columns}
     if any(header.count(name) > 1 for name in columns.values() if isinstance(name, str)):
         order += " (several columns have one name)"
-    is_chat = "conversation" not in columns and order != "turns in a list"
+    if source.quotechar != given.quotechar:
+        order += ", quotation marks as text, since some never close"
     kind = files[0].path.suffix.lower().removeprefix(".")
     return _as(
         source,
