@@ -24,7 +24,7 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export VHCR_MLFLOW_PAGES ?= http://$(HOST):$(MLFLOW_PORT)
 
-.PHONY: help install run test test-slow test-all e2e lint format mlflow prefect deploy worker bench table clean clean-all
+.PHONY: help install run test test-slow test-all e2e faults lint format mlflow prefect deploy worker bench table clean clean-all
 
 help:  ## list these commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) \
@@ -75,6 +75,9 @@ test-all: $(TOOLS)  ## all tests but those that need a browser
 
 e2e: $(TOOLS)  ## the tests that drive a headless Chromium
 	@python -m pytest -q -m e2e $(ARGS)
+
+faults: $(TOOLS)  ## a seeded search for faults, three minutes; ARGS="--seed 1 --minutes 120" for more
+	@OMP_NUM_THREADS=1 python -m tests.faults $(ARGS)
 
 lint: $(TOOLS)  ## ruff, formatting and strict types
 	@ruff check .

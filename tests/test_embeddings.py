@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vhcr.conversation import Conversation, Utterance
@@ -41,6 +43,14 @@ def sentences() -> list[list[str]]:
 
 def counts_of(lines: list[list[str]]) -> Counter[str]:
     return Counter(word for line in lines for word in line)
+
+
+def test_null_words_are_refused(tmp_path: Path) -> None:
+    """word2vec hung on them."""
+    table = pa.table({"split": ["train"], "words": [["a", None]]})
+    pq.write_table(table, tmp_path / "utterances.parquet")
+    with pytest.raises(DataError, match=r"utterances\.parquet: holds a null"):
+        list(Sentences(tmp_path / "utterances.parquet", "train"))
 
 
 def test_words_of_like_company_are_alike() -> None:

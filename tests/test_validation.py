@@ -346,6 +346,22 @@ def test_a_lost_column_is_named(folder: Path) -> None:
         validate(folder, *settings())
 
 
+def test_a_column_that_is_there_twice_is_named(folder: Path) -> None:
+    table = pq.read_table(folder / "labels.parquet")
+    pq.write_table(table.append_column("value", table["value"]), folder / "labels.parquet")
+    with pytest.raises(DataError, match=r"labels\.parquet: value is there twice"):
+        validate(folder, *settings())
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "5", "{}", "[" * 100_000])
+@pytest.mark.parametrize("name", ["manifest.json", "metrics.json"])
+def test_json_that_is_no_object_is_named(folder: Path, name: str, text: str) -> None:
+    """Each was a traceback."""
+    (folder / name).write_text(text)
+    with pytest.raises(DataError, match=name):
+        validate(folder, *settings())
+
+
 def test_failure_tells_which_how_many_and_shows_some(folder: Path) -> None:
     rewrite(folder / "conversations.parquet", where(IS_C3, "num_words", 5))
     report = validate(folder, *settings())

@@ -454,7 +454,7 @@ def export_hub(
 
     The folder is a run as well: vhcr chat FOLDER
     """
-    from vhcr.files import read_json
+    from vhcr.files import read_object
     from vhcr.hub import export
     from vhcr.stages.resolve import evaluation_of, resolve_run
     from vhcr.training.run import TrainedRun
@@ -462,7 +462,7 @@ def export_hub(
     found = resolve_run(run)
     metrics = None
     with contextlib.suppress(DataError):  # trained but not evaluated: the card then has no numbers
-        metrics = read_json(evaluation_of(found) / "metrics.json")
+        metrics = read_object(evaluation_of(found) / "metrics.json")
     for path in export(TrainedRun.load(found, checkpoint), folder, metrics):
         typer.echo(path)
 

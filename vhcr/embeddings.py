@@ -44,7 +44,10 @@ class Sentences:
             with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
                 for number in range(file.num_row_groups):
                     table = file.read_row_group(number, ["split", "words"])
-                    yield table.filter(pc.equal(table["split"], self.split))["words"].combine_chunks()
+                    words = table.filter(pc.equal(table["split"], self.split))["words"].combine_chunks()
+                    if words.null_count or words.flatten().null_count:
+                        raise DataError(f"{self.path}: holds a null where words should be")
+                    yield words
         except FileNotFoundError:
             raise DataError(f"{self.path}: missing; run the tokenise stage") from None
         except (pa.ArrowException, KeyError, OSError) as error:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vhcr.errors import DataError, VhcrError
-from vhcr.files import read_json, write_text
+from vhcr.files import read_json, read_object, write_text
 from vhcr.layout import WORK
 from vhcr.provenance import dvc_hash, machine, read_run, versions
 from vhcr.recording.files import REPRODUCIBLE
@@ -262,7 +262,7 @@ def _again_evaluated(outcome: Outcome, run: Recorded, clone: Path) -> None:
     """Evaluate what was trained again and compare, where the evaluation was recorded well enough."""
     if run.evaluated is None:
         return
-    made = read_json(run.evaluated / "provenance.json")
+    made = read_object(run.evaluated / "provenance.json")
     protocol, inputs = made.get("protocol", {}), made.get("inputs")
     reasons = []
     if not outcome.is_same:
@@ -279,7 +279,7 @@ def _again_evaluated(outcome: Outcome, run: Recorded, clone: Path) -> None:
     if reasons:
         outcome.left_out.append(f"the evaluation was not made again: {'; '.join(reasons)}")
         return
-    for path in inputs:
+    for path in inputs or ():
         target = clone / path
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)  # it held links to the few files that training needs

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from vhcr.conversation import SPLITS, Split
 from vhcr.corpora.skipped import Skipped, Unit
 from vhcr.errors import DataError, ValidationError
-from vhcr.files import read_json
+from vhcr.files import read_object
 from vhcr.params import TokenisationParams, ValidationParams
 from vhcr.tokenisation.dataset import SCHEMAS, TOKEN_IDS
 from vhcr.tokenisation.specials import EOS, PAD, SOS, SPECIALS, UNK
@@ -52,13 +52,13 @@ def validate(folder: Path, tokenisation: TokenisationParams, validation: Validat
     """
     frames = summarise(folder)
     results = expect(frames, checks(tokenisation, validation))
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_object(folder / "manifest.json", "data_hash", "rules", "tokenisation")
     return {
         "success": all(result["success"] for result in results),
         "num_expectations": len(results),
         "num_failed": sum(not result["success"] for result in results),
         "data_hash": manifest["data_hash"],
-        "remedies": remedies(results, manifest, read_json(folder / "metrics.json")),
+        "remedies": remedies(results, manifest, read_object(folder / "metrics.json", "read", "language")),
         "rows": {table: frames[table].height for table in TABLES},
         "results": results,
     }
@@ -355,9 +355,10 @@ def summarise(folder: Path) -> dict[str, pl.DataFrame]:
         DataError: a file is missing or damaged, or lacks a column.
     """
     schema = _schema(folder)
-    wrong = schema.filter(pl.col("found") == "missing")
-    if wrong.height:
-        raise DataError(f"{folder}: {wrong['column'][0]} is missing; run the tokenise stage again")
+    for column, found in schema.select("column", "found").iter_rows():
+        if found in ("missing", "twice"):
+            what = "is missing" if found == "missing" else "is there twice"
+            raise DataError(f"{folder}: {column} {what}; run the tokenise stage again")
     try:
         vocabulary = pl.read_parquet(folder / "vocabulary.parquet")
         ids, unknown = _token_ids(folder, vocabulary.height)
@@ -389,7 +390,8 @@ def _schema(folder: Path) -> pl.DataFrame:
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: not Parquet, run the tokenise stage again: {error}") from error
         for column in schema:
-            kind = found.field(column.name).type if column.name in found.names else "missing"
+            times = found.names.count(column.name)
+            kind = found.field(column.name).type if times == 1 else "twice" if times else "missing"
             # Parquet calls the items of a list something else; that is no other type.
             rows.append(
                 (
@@ -566,7 +568,7 @@ def _labels(folder: Path) -> pl.DataFrame:
 
 def _splits(folder: Path, conversations: pl.DataFrame, unknown: dict[Split, int]) -> pl.DataFrame:
     """One row per split: what the tables hold, and what the manifest says."""
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_object(folder / "manifest.json", "splits")
     rows = []
     for split in SPLITS:
         part = conversations.filter(pl.col("split") == split)
@@ -587,13 +589,13 @@ def _splits(folder: Path, conversations: pl.DataFrame, unknown: dict[Split, int]
 
 def _corpus(folder: Path) -> pl.DataFrame:
     """One row: what was read of the raw corpus."""
-    read = read_json(folder / "metrics.json")["read"]
+    read = read_object(folder / "metrics.json", "read")["read"]
     skipped = Skipped()
     for unit in get_args(Unit):
         skipped.units[unit] = read["skipped"][f"{unit}s"]
     return pl.DataFrame(
         {
-            "corpus": [read_json(folder / "manifest.json")["corpus"]],
+            "corpus": [read_object(folder / "manifest.json", "corpus")["corpus"]],
             "num_lines": [read["utterances"]],
             "num_conversations": [read["conversations"]],
             "num_groups": [read["groups"]],

@@ -61,6 +61,13 @@ def test_plain_archive_unpacks_as_it_was(make, folder: Path) -> None:
     assert contents(folder) == FILES
 
 
+def test_a_member_without_a_name_is_refused(tmp_path: Path, folder: Path) -> None:
+    """It ended in an IndexError of zipfile's."""
+    archive = make_zip(tmp_path / "corpus.zip", {"": b"one"})
+    with pytest.raises(CorpusError, match=r"corpus\.zip: refused: '' is a member without a name"):
+        unpack(archive, folder)
+
+
 def test_kind_is_told_by_content_not_by_name(tmp_path: Path, folder: Path) -> None:
     make_zip(tmp_path / "corpus.tgz", FILES)
     unpack(tmp_path / "corpus.tgz", folder)

@@ -97,6 +97,13 @@ def test_many_contexts_take_the_time_of_one_batch(answerer: Answerer) -> None:
     assert min(pair[0] for pair in pairs) < 4 * min(pair[1] for pair in pairs)
 
 
+def test_what_nobody_waits_for_is_given_up(answerer: Answerer) -> None:
+    """MLflow's server answered 504 after its time and computed on, for a minute and more."""
+    asked = {"num_turns": 100, "num_samples": 20}
+    with pytest.raises(ParameterError, match=r"not answered within 0 s"):
+        answerer.answer([["hello"]], asked, seconds=0.0)
+
+
 def test_an_empty_context_begins_a_conversation(answerer: Answerer, tmp_path: Path) -> None:
     assert answerer.answer([[]], {})[0].response
     with pytest.raises(ParameterError, match="cannot begin a conversation"):

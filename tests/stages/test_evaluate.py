@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -297,6 +298,14 @@ def test_missing_word_vectors_are_named(params):
     (layout.embeddings("toy") / "vectors.bin").unlink()
     with pytest.raises(DataError, match=r"vectors\.bin"):
         evaluate.run(params, "toy", "hred", 0)
+
+
+def test_a_label_without_value_is_refused(tmp_path):
+    """Nulls became a class of their own, and the probe was scored on it."""
+    columns = {"conversation_id": ["c1"], "turn": [None], "name": ["topic"], "value": [None]}
+    pq.write_table(pa.table(columns), tmp_path / "labels.parquet")
+    with pytest.raises(DataError, match=r"labels\.parquet: the label 'topic' of conversation 'c1'"):
+        evaluate.read_labels(tmp_path / "labels.parquet")
 
 
 def test_corrupted_parquet_is_named(params):

@@ -15,6 +15,12 @@ from vhcr.tokenisation.vocabulary import Vocabulary
 COUNTS = {"b": 3, "a": 3, "c": 5, "é": 3, "rare": 1, "d": 2}
 
 
+def test_a_null_word_is_refused() -> None:
+    """It was a traceback; a file of vocabulary can hold one."""
+    with pytest.raises(DataError, match="word 4 is None"):
+        Vocabulary([*SPECIALS, None])  # type: ignore[list-item]
+
+
 def test_ranks_by_count_then_by_code_point() -> None:
     vocabulary = Vocabulary.from_counts(COUNTS, size=100, min_count=2, num_utterances=7)
     assert vocabulary.words == (*SPECIALS, "c", "a", "b", "é", "d")

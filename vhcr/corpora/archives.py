@@ -196,7 +196,9 @@ def _safe_parts(archive: Path, member: _Member) -> tuple[str, ...]:
     """The path below the folder; raises CorpusError for a member that is not plain or would lie elsewhere."""
     name = member.name
     refusal = member.refusal
-    if name.startswith("/") or "\\" in name or DRIVE.match(name):
+    if not name:
+        refusal = "a member without a name"
+    elif name.startswith("/") or "\\" in name or DRIVE.match(name):
         refusal = "an absolute path"
     elif ".." in PurePosixPath(name).parts:
         refusal = "a path with .."
@@ -228,7 +230,10 @@ def _zip_members(archive: Path, budget: _Budget) -> Iterator[_Member]:
 
             # orig_filename: filename has been cut at a null character and its backslashes turned.
             yield _Member(
-                info.orig_filename, info.is_dir(), None if plain else "a link or special file", content
+                info.orig_filename,
+                info.orig_filename.endswith(("/", "\\")),
+                None if plain else "a link or special file",
+                content,
             )
 
 

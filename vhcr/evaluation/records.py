@@ -7,7 +7,7 @@ says so. A number that a model has none of (a KL of z_conv in VHRED) is absent f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 METRIC_VERSION = 2
 
 Parameters = dict[str, JsonValue]  # one section of params.yaml as it was when a run was made
+NotNegative = Annotated[float, Field(ge=-1e-3)]  # rounding leaves a KL of nought a little below it
 ByPlace = tuple[float | None, ...]  # one number a turn, or a word position; None where there is no word
 
 
@@ -38,7 +39,7 @@ class LengthBin(Record):
     num_utterances: int = 0
     num_words: int = 0
     nll_per_word: float | None = None
-    kl_utt_per_word: float
+    kl_utt_per_word: NotNegative
     perplexity: float | None
 
 
@@ -46,13 +47,13 @@ class Likelihood(Record):
     """Section 4.2, over the test split."""
 
     metric_version: int
-    num_conversations: int
-    num_words: int  # every word of a scored utterance, EOS and UNK counted
-    nll_per_word: float
-    reconstruction_per_word: float
-    kl_per_word: float
-    kl_conv_per_word: float
-    kl_utt_per_word: float
+    num_conversations: Annotated[int, Field(ge=1)]
+    num_words: Annotated[int, Field(ge=1)]  # every word of a scored utterance, EOS and UNK counted
+    nll_per_word: NotNegative
+    reconstruction_per_word: NotNegative
+    kl_per_word: NotNegative
+    kl_conv_per_word: NotNegative
+    kl_utt_per_word: NotNegative
     bound_is_exact: bool  # no latent variable: the bound is the NLL
     nll_by_turn: ByPlace = ()
     kl_utt_by_turn: ByPlace = ()

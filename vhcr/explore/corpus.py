@@ -65,7 +65,7 @@ class Corpus:
         if split not in (*SPLITS, ALL):
             raise ParameterError(f"split = {split!r}: must be one of {', '.join(SPLITS)} or {ALL}")
         folder = folder or layout.tokenised(str(run.info["corpus"]))
-        manifest = files.read_json(folder / "manifest.json")
+        manifest = files.read_object(folder / "manifest.json")
         if manifest.get("data_hash") != run.info.get("data_hash"):
             raise DataError(
                 f"{folder / 'manifest.json'}: data {str(manifest.get('data_hash'))[:12]}, but the run was "

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from vhcr import layout
 from vhcr.errors import StudyError
-from vhcr.files import flatten, read_json
+from vhcr.files import flatten, read_object
 from vhcr.tokenisation.tokeniser import readable
 
 COLUMNS = ("conversation_id", "num_response_turns", "turn", "context", "reference", "response")
@@ -91,7 +91,7 @@ def read_run(folder: Path, num_turns: int) -> EvaluatedRun:
     parts = folder.resolve().parts[-3:]
     if len(parts) < 3 or not parts[2].isdecimal():
         raise StudyError(f"{folder}: expected a folder .../<corpus>/<system>/<seed>")
-    provenance = read_json(folder / "provenance.json")
+    provenance = read_object(folder / "provenance.json")
     for key in ("data_hash", "protocol"):
         if not provenance.get(key):
             raise StudyError(f"{folder / 'provenance.json'}: {key} is missing: evaluate this run again")
@@ -109,7 +109,7 @@ def read_run(folder: Path, num_turns: int) -> EvaluatedRun:
     rows = [row for row in table.to_pylist() if row["num_response_turns"] == num_turns]
     rows.sort(key=lambda row: (row["conversation_id"], row["turn"]))
     run = folder.resolve().parents[3].joinpath("trained", *parts, "run.json")
-    trained = read_json(run) if run.is_file() else {}
+    trained = read_object(run) if run.is_file() else {}
     rules = trained.get("rules")
     spoken: dict[str, Spoken] = {}
     for start in range(0, len(rows), num_turns):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vhcr.errors import DataError
-from vhcr.files import digest, file_digest, flatten, read_json
+from vhcr.files import digest, file_digest, flatten, read_object
 from vhcr.provenance import read_run
 from vhcr.recording.run import MlflowRun, input_tags
 from vhcr.recording.seeds import group_of, settle
@@ -24,7 +24,7 @@ EVALUATION = "evaluation"  # the folder of a run's artifacts that holds its eval
 
 def send_trained(run: MlflowRun, folder: Path, info: Mapping[str, Any]) -> None:
     """The outcome of a training: its numbers, its files, and digests of those an equal run would share."""
-    trained = read_json(folder / "metrics.json")
+    trained = read_object(folder / "metrics.json")
     run.log_metrics({f"training/{name}": value for name, value in numbers(trained)}, info.get("best_step", 0))
     kept = [folder / name for name in KEPT if (folder / name).is_file()]
     digests = {f"sha256/{path.name}": file_digest(path) for path in kept if path.name in REPRODUCIBLE}
@@ -36,7 +36,7 @@ def send_trained(run: MlflowRun, folder: Path, info: Mapping[str, Any]) -> None:
 
 def send_evaluated(run: MlflowRun, folder: Path, step: int) -> None:
     """The outcome of an evaluation: its numbers, at the step of the parameters, and its files."""
-    metrics = read_json(folder / "metrics.json")
+    metrics = read_object(folder / "metrics.json")
     run.log_metrics({f"test/{name}": value for name, value in numbers(metrics)}, step)
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     run.log_artifacts(files, EVALUATION)

@@ -67,13 +67,15 @@ def client(uri: str | None = None) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default waits for minutes
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    from alembic.util import CommandError
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
+    # After MLflow, which sets levels itself; before alembic, which tells of each plugin that it imports.
     for name in ("mlflow.store.db.utils", "alembic", "mlflow.system_metrics"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    from alembic.util import CommandError
+    from sqlalchemy.exc import SQLAlchemyError
+
     uri = uri or tracking_uri()
     path = _sqlite_path(uri)
     try:
@@ -204,14 +206,28 @@ def experiment_id(connected: MlflowClient, name: str) -> str:
 
 
 def _artifacts(name: str) -> str | None:
-    """Where a new experiment keeps its files, or None: the store decides.
+    """Where a new experiment keeps its files, or None: the server decides.
 
-    A store that is a file takes a folder under the working directory. Where that is a copy of the project,
-    which DVC will delete, a folder of the project is taken.
+    A store that is a file would take a folder under the working directory, which may be a copy of the
+    project that DVC will delete; and it reads a path percent-encoded, so it is given an address.
     """
-    root = project_root()
-    copied = root != Path.cwd() and _sqlite_path(tracking_uri()) is not None
-    return str(root / "mlruns" / name) if copied else None
+    local = _sqlite_path(tracking_uri()) is not None
+    return (project_root() / "mlruns" / name).as_uri() if local else None
+
+
+@contextlib.contextmanager
+def as_default() -> Iterator[None]:
+    """Our address as MLflow's own, for the parts of it that take none.
+
+    Its default is the same file, but percent-encoded: in a folder with a space it is another one.
+    """
+    missing = "MLFLOW_TRACKING_URI" not in os.environ
+    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri())
+    try:
+        yield
+    finally:
+        if missing:
+            del os.environ["MLFLOW_TRACKING_URI"]
 
 
 def pages_url() -> str:

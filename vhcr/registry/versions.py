@@ -14,7 +14,7 @@ from vhcr.files import digest, file_digest
 from vhcr.params import AT_REST, GenerationParams, parse
 from vhcr.recording import client, experiment_name, import_run, one_at_a_time, plainly, run_url
 from vhcr.recording.files import EVALUATION
-from vhcr.recording.store import told
+from vhcr.recording.store import as_default, told
 from vhcr.registry.card import intervals, model_card
 from vhcr.registry.champion import RULE, Verdict, judge
 from vhcr.results.records import EvaluationRecord, TrainingRecord, read_record, read_training
@@ -74,7 +74,7 @@ def register(
         bootstrap[name] = value
     run_id = run_id or import_run(folder, evaluated)
     name = experiment_name(training.corpus)
-    with one_at_a_time("registry"), plainly():
+    with one_at_a_time("registry"), as_default(), plainly():
         connected = client()
         run = connected.get_run(run_id).info
         found = intervals(evaluated, **bootstrap)

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from vhcr.errors import DataError
 from vhcr.evaluation.records import Parameters, Protocol, Record
-from vhcr.files import read_json
+from vhcr.files import read_object
 
 R = TypeVar("R", bound=Record)
 
@@ -152,10 +152,7 @@ def read_record(kind: type[R], *paths: Path) -> R:
     """
     values: dict[str, JsonValue] = {}
     for path in paths:
-        found = read_json(path)
-        if not isinstance(found, dict):
-            raise DataError(f"{path}: not a JSON object")
-        values |= found
+        values |= read_object(path)
     return parse_record(kind, values, str(paths[0]))
 
 

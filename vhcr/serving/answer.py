@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -88,16 +90,24 @@ class Answerer:
             raise ParameterError(f"z_conv has {len(params.z_conv)} numbers; this model needs {size}")
         return params
 
-    def answer(self, contexts: Sequence[Any], values: Mapping[str, Any]) -> list[Answer]:
+    def answer(
+        self, contexts: Sequence[Any], values: Mapping[str, Any], seconds: float = math.inf
+    ) -> list[Answer]:
         """An answer to each context, a list of utterances; an empty list begins a conversation.
 
         An answer depends on its own context, the parameters and the seed, not on its place in a request or
-        on what else was asked.
+        on what else was asked. After ``seconds`` nobody waits for it any more, and it is given up.
 
         Raises:
             ParameterError: as ``params``; or a context is no list of utterances with words in them, or the
-                request is too large, or the model cannot begin a conversation.
+                request is too large, or the model cannot begin a conversation; or time is up.
         """
+        until = time.monotonic() + seconds
+
+        def give_up(*_: object) -> None:
+            if time.monotonic() > until:
+                raise ParameterError(f"not answered within {seconds:g} s; ask for less at once")
+
         params = self.params(values)
         if len(contexts) > MAX_CONTEXTS:
             raise ParameterError(f"{len(contexts)} contexts in one request; at most {MAX_CONTEXTS} are taken")
@@ -116,7 +126,9 @@ class Answerer:
             )
         as_ids = self._as_ids(contexts)
         generation = GenerationParams(**params.model_dump(include=set(GenerationParams.model_fields)))
-        speaker = Responder(self.run.model, generation, Noise(params.seed), params.latent_scale)
+        speaker = Responder(
+            self.run.model, generation, Noise(params.seed), params.latent_scale, on_words=give_up
+        )
         given = torch.tensor(params.z_conv, dtype=speaker.dtype) if params.z_conv else None
         # Draws are keyed by the sample alone: every context is number 0.
         made = speaker.respond(

@@ -6,6 +6,9 @@ Beside it lie the run (safetensors, JSON and text; nothing is unpickled) and the
 from __future__ import annotations
 
 import functools
+import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 
 from vhcr.errors import VhcrError
-from vhcr.files import read_json
+from vhcr.files import read_object
 from vhcr.params import GenerationParams, parse
 from vhcr.serving.answer import Answerer, AnswerParams
 from vhcr.training.run import TrainedRun
 
+MAX_BODY = 2**22  # bytes of a request
+MAX_DEPTH = 20  # of its JSON
 RUN = "run"  # the artifact that holds the run
 GENERATION = "generation.json"
 
@@ -31,11 +36,13 @@ class ConversationModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlf
     def load_context(self, context: Any) -> None:
         """Read the run that lies with the model."""
         folder = Path(context.artifacts[RUN])
-        values = read_json(folder / GENERATION)
+        values = read_object(folder / GENERATION)
         generation = parse(GenerationParams, values, where="generation", origin=str(folder / GENERATION))
         self.answerer = Answerer.of(TrainedRun.load(folder), generation)
         _refuse_unknown_params()
         _refuse_nulls()
+        if "mlflow.pyfunc.scoring_server" in sys.modules:  # `mlflow models serve`
+            _answer_plainly()
 
     def predict(
         self,
@@ -46,7 +53,9 @@ class ConversationModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlf
         """One row per context; see ``vhcr.serving.answer``. A request that cannot be answered is a 400."""
         contexts = [_as_list(value) for value in model_input["context"]]
         try:
-            answers = self.answerer.answer(contexts, {k: _as_list(v) for k, v in (params or {}).items()})
+            answers = self.answerer.answer(
+                contexts, {k: _as_list(v) for k, v in (params or {}).items()}, _request_seconds()
+            )
         except VhcrError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
         return pd.DataFrame([answer.model_dump(exclude_none=True) for answer in answers])
@@ -54,6 +63,58 @@ class ConversationModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlf
 
 def _as_list(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _request_seconds() -> float:
+    """How long MLflow's server lets somebody wait; then it answers 504, and nobody wants the answer."""
+    from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
+
+    return float(MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get())
+
+
+def _answer_plainly() -> None:
+    """The server takes JSON of a bounded size and depth, and no refusal tells of our files.
+
+    MLflow's own answered JSON nested 1,000 deep by 500, and bad bodies with a traceback.
+    """
+    import mlflow.pyfunc.scoring_server as server
+
+    answer = server.invocations
+    if hasattr(answer, "is_plain"):
+        return
+
+    @functools.wraps(answer)
+    def plain(data: bytes, content_type: str | None, *others: Any) -> Any:
+        kind = (content_type or "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            return server.InvocationsResponse("only application/json is taken", 415, "text/plain")
+        if len(data) > MAX_BODY:
+            return server.InvocationsResponse(f"at most {MAX_BODY} bytes are taken", 413, "text/plain")
+        try:
+            text = data.decode("utf-8")
+            if _depth(text) > MAX_DEPTH:
+                raise ValueError(f"nested more than {MAX_DEPTH} deep")
+            if not isinstance(json.loads(text), dict):
+                raise ValueError("no object")
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(f"the body is not valid JSON: {error}") from None
+        try:
+            return answer(data, content_type, *others)
+        except MlflowException as error:
+            error.json_kwargs.clear()  # its traceback
+            raise
+
+    plain.is_plain = True  # type: ignore[attr-defined]
+    server.invocations = plain
+
+
+def _depth(text: str) -> int:
+    """How deep brackets are nested, those within texts counted too."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[{\]}]", text):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _refuse_unknown_params() -> None:

@@ -177,6 +177,8 @@ def read_labels(path: Path) -> dict[tuple[str, str], dict[Key, str]]:
     for conversation, turn, name, value in zip(
         *(column.to_pylist() for column in table.columns), strict=True
     ):
+        if conversation is None or name is None or value is None:
+            raise DataError(f"{path}: the label {name!r} of conversation {conversation!r} holds a null")
         level = "conversation" if turn is None else "utterance"
         result.setdefault((level, name), {})[conversation, turn] = value
     return result

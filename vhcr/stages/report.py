@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vhcr import layout
 from vhcr.errors import DataError
-from vhcr.files import read_json
+from vhcr.files import read_object
 from vhcr.params import Params
 from vhcr.provenance import code_version
 from vhcr.stages.common import stage_main
@@ -143,7 +143,7 @@ def _account(results: Results) -> tuple[str, ...]:
     tokenised = layout.tokenised(results.corpus)
     if not (tokenised / "metrics.json").exists():
         return ()
-    manifest, metrics = (read_json(tokenised / name) for name in ("manifest.json", "metrics.json"))
+    manifest, metrics = (read_object(tokenised / name) for name in ("manifest.json", "metrics.json"))
     if manifest.get("data_hash") != results.data.manifest.data_hash:
         return ()
     marks = {logging.INFO: "", logging.WARNING: "⚠ "}

@@ -46,7 +46,7 @@ class Vocabulary:
             raise DataError(f"{where}{len(self.words)} words, but {len(self.counts)} counts")
         self._ids = {word: id for id, word in enumerate(self.words)}
         for id, word in enumerate(self.words):
-            if word.split() != [word]:
+            if not isinstance(word, str) or word.split() != [word]:
                 raise DataError(f"{where}word {id} is {word!r}; words are not empty and hold no white space")
             if self._ids[word] != id:
                 raise DataError(f"{where}word {word!r} stands twice, as {id} and {self._ids[word]}")

@@ -1,0 +1,104 @@
+"""``python -m tests.faults``: draw cases of every kind until time is up; print figures, keep failures.
+
+A failure is written to .work/faults/<kind>-<seed>-<number>.json, with the command that tries it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.faults import circumstances, forked, kills, mutations, requests, settings, wholes
+from tests.faults.outcome import Case
+from tests.faults.small import build
+
+# kind -> what draws one case of it, and its share of the time.
+KINDS = {
+    "kills": (kills.case, 3),
+    "mutations": (mutations.case, 4),
+    "settings": (settings.case, 1),
+    "circumstances": (circumstances.case, 2),
+    "requests": (requests.case, 2),
+    "wholes": (wholes.case, 3),
+}
+FAILURES = Path(".work/faults")
+
+
+def main() -> None:
+    """Try cases; status 1 where one failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=3.0, help="for all kinds together")
+    parser.add_argument("--only", nargs="*", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--case", type=int, help="try this number of each kind alone")
+    parser.add_argument("--write", type=Path, help="also add the figures to this file (results/faults.json)")
+    asked = parser.parse_args()
+    forked.import_all()
+    figures: dict[str, Counter[str]] = {}
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="vhcr-faults-") as temporary:
+        root = Path(temporary)
+        small = build(root)
+        print(f"a small project is ready after {time.monotonic() - began:.0f} s", flush=True)
+        shares = sum(KINDS[kind][1] for kind in asked.only)
+        for kind in asked.only:
+            draw_case, share = KINDS[kind]
+            until = time.monotonic() + asked.minutes * 60 * share / shares
+            figures[kind] = Counter()
+            number = asked.case or 0
+            while True:
+                tried = draw_case(small, root, random.Random(f"{asked.seed} {kind} {number}"))
+                for one in tried if isinstance(tried, list) else [tried]:
+                    figures[kind].update(tried=1, **{one.outcome: 1})
+                    if one.outcome == "failed":
+                        keep(kind, asked.seed, number, one)
+                number += 1
+                if asked.case is not None or time.monotonic() >= until:
+                    break
+            print(kind, line(figures[kind]), flush=True)
+    if asked.write:
+        add(asked.write, figures, asked.seed, time.monotonic() - began)
+    sys.exit(any(found["failed"] for found in figures.values()))
+
+
+def line(found: Counter[str]) -> str:
+    """tried, same, refused, failed."""
+    return ", ".join(f"{name} {found[name]}" for name in ("tried", "same", "refused", "failed"))
+
+
+def keep(kind: str, seed: int, number: int, one: Case) -> None:
+    """Write a failure as a small case."""
+    again = f"python -m tests.faults --seed {seed} --only {kind} --case {number}"
+    FAILURES.mkdir(parents=True, exist_ok=True)
+    values = {"again": again, "what": one.what, "why": one.why}
+    path = FAILURES / f"{kind}-{seed}-{number}.json"
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    print(f"FAILED {one.what}\n  {one.why[-300:]}\n  {again}", flush=True)
+
+
+def add(path: Path, figures: dict[str, Counter[str]], seed: int, seconds: float) -> None:
+    """Put one run's figures into the file of all."""
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": []}
+    kept["runs"].append(
+        {
+            "date": datetime.now(UTC).date().isoformat(),
+            "seed": seed,
+            "minutes": round(seconds / 60, 1),
+            "figures": {
+                kind: {name: found[name] for name in ("tried", "same", "refused", "failed")}
+                for kind, found in figures.items()
+            },
+        }
+    )
+    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
