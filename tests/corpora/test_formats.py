@@ -400,6 +400,17 @@ def test_discord_as_json_and_as_csv(tmp_path: Path) -> None:
 JSONL = b'{"utterances": ["Is the shop open?", "Until six."]}\n{"utterances": ["Hi!", "Hello."]}\n'
 
 
+def test_the_ubuntu_corpus_is_no_table_without_a_header(tmp_path: Path) -> None:
+    """Its first message was taken for the names of columns."""
+    said = (
+        "2004-11-23T11:49:00.000Z\tann\t\tIs the shop open?\n2004-11-23T11:50:00.000Z\tben\tann\tUntil six.\n"
+    )
+    write(tmp_path / "corpus/dialogs/3/1.tsv", said)
+    conversations, _, found = seen(tmp_path / "corpus")
+    assert (found.source.reader, found.source.session_gap_minutes, found.is_chat) == ("ubuntu", None, True)
+    assert texts(conversations) == SAID[:1]
+
+
 @pytest.mark.parametrize("packed", ["a.jsonl.gz", "a.jsonl.zst", "a.zip", "folder", "inner.zip"])
 def test_packed_files_read_as_plain_ones(tmp_path: Path, packed: str) -> None:
     zst = pa.compress(JSONL, codec="zstd", asbytes=True)

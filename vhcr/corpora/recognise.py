@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vhcr.corpora import cornell, eou, parlai, slack, whatsapp
+from vhcr.corpora import cornell, eou, parlai, slack, ubuntu, whatsapp
 from vhcr.corpora.convokit import UTTERANCES
 from vhcr.corpora.discord import is_discord
 from vhcr.corpora.jsonl import SUFFIXES as JSON_SUFFIXES
@@ -107,6 +107,9 @@ def _alone(path: Path) -> SourceFile:
 def _published(folder: Path, source: SourceParams) -> Recognised | None:
     if any(folder.rglob(cornell.CONVERSATIONS)) and any(folder.rglob(cornell.LINES)):
         return _as(source, "cornell", "the Cornell Movie-Dialogs Corpus")
+    if any(ubuntu.dialog_id(path.relative_to(folder).as_posix()) for path in folder.rglob("*.tsv")):
+        named = "recognised as the Ubuntu Dialogue Corpus, version 1"
+        return Recognised(source.model_copy(update={"reader": "ubuntu"}), named, is_chat=True)
     return None
 
 
