@@ -6,18 +6,22 @@ site and no other user of the machine can know.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, Response
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vhcr.errors import ParameterError
 
 ADDRESS = "127.0.0.1"
 NAMES = frozenset({ADDRESS, "localhost"})  # what a Host header may name; a tunnel may change the port
+REQUEST_SECONDS = 10.0  # a page sends its request at once
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
@@ -33,7 +37,18 @@ HEADERS = {
 
 
 def guard(app: FastAPI, max_body: int) -> None:
-    """Refuse what does not come from the page itself, or is longer than ``max_body`` bytes, with 403."""
+    """Refuse what does not come from the page itself, or is longer than ``max_body`` bytes, with 403.
+
+    What does not fit a route's record is refused with 422 in plain text: FastAPI's own answer repeats the
+    input, and where that holds NaN or half a character it cannot be written.
+    """
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        told = f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}"
+        return PlainTextResponse(told.encode("utf-8", "backslashreplace"), status_code=422)
 
     @app.middleware("http")
     async def guarded(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -81,7 +96,36 @@ def open_socket(port: int) -> socket.socket:
 
 def uvicorn_config(app: FastAPI) -> uvicorn.Config:
     """How an application is run. No access log: the addresses are secrets."""
-    return uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")
+    return uvicorn.Config(
+        app,
+        http=Impatient,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+    )
+
+
+class Impatient(H11Protocol):
+    """Closes a connection on which a request has not become whole for ``REQUEST_SECONDS``, or twice that."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to look."""
+        super().connection_made(transport)
+        self._looks = 0
+        self.loop.call_later(REQUEST_SECONDS, self._look)
+
+    def _look(self) -> None:
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        begun = cycle is not None and cycle.response_complete and self.timeout_keep_alive_task is None
+        waits = cycle is None or (cycle.more_body and not cycle.response_complete) or begun
+        self._looks = self._looks + 1 if waits else 0
+        if self._looks > 1:
+            self.transport.abort()
+        else:
+            self.loop.call_later(REQUEST_SECONDS, self._look)
 
 
 def serve(app: FastAPI, listener: socket.socket) -> None:

@@ -6,6 +6,7 @@ live on in its children.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -47,6 +48,8 @@ def start(folder: Path, work: Callable[[], object]) -> int:
     sys.stderr.flush()
     pid = os.fork()
     if pid:
+        with contextlib.suppress(OSError):  # the child does so too: whoever is first
+            os.setpgid(pid, pid)
         return pid
     status = 1
     try:

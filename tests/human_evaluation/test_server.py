@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -13,6 +14,7 @@ import pytest
 import uvicorn
 
 from tests.human_evaluation.studies import make_study
+from vhcr import loopback
 from vhcr.errors import ParameterError
 from vhcr.human_evaluation.server import create_app
 from vhcr.human_evaluation.study import Study
@@ -111,6 +113,52 @@ def test_votes_of_other_sites_are_refused(
     answer = client.post(f"{at}votes", content=content, headers={**JSON, **headers})
     assert answer.status_code == 403
     assert study.votes() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"item": "\\ud800", "choice": "left", "revision": 0}',
+        b'{"item": "0123456789abcdef", "choice": "left", "revision": NaN}',
+        b'{"item": "0123456789abcdef", "choice": "left", "revision": 1e999}',
+        b'{"\\ud800": 1}',
+        b"null",
+        b"[" * 1000,
+        b"\xff",
+    ],
+)
+def test_what_is_no_ballot_is_refused_and_never_an_error_of_ours(
+    client: httpx.Client, study: Study, body: bytes
+) -> None:
+    """FastAPI repeats the input in its refusal; NaN and half a character made that a 500."""
+    answer = client.post(f"{page(study)}votes", content=body, headers=JSON)
+    assert answer.status_code in (400, 422), answer.text
+
+
+def test_a_request_that_is_never_whole_is_hung_up_on(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty slow connections stayed open for as long as they liked."""
+    monkeypatch.setattr(loopback, "REQUEST_SECONDS", 0.2)
+    listener = open_socket(0)
+    server = uvicorn.Server(uvicorn_config(create_app(study)))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    here = listener.getsockname()
+    silent, half, slow = (socket.create_connection(here, timeout=30) for _ in range(3))
+    whole = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{here[1]}\r\n\r\n".encode()
+    try:
+        half.sendall(whole[:-2])
+        slow.sendall(whole.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n"))
+        for line in (silent, half, slow):
+            with line, contextlib.suppress(ConnectionResetError):
+                while line.recv(65536):  # what was answered, then the end
+                    pass
+        with socket.create_connection(here, timeout=30) as line:
+            line.sendall(whole)
+            assert line.recv(65536).startswith(b"HTTP/1.1 200")
+    finally:
+        server.should_exit = True
+        thread.join(timeout=60)
+        listener.close()
 
 
 def test_reading_needs_a_loopback_name_too(client: httpx.Client, study: Study) -> None:

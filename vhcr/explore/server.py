@@ -18,7 +18,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Query, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -206,13 +205,7 @@ def create_app(
 
     @app.exception_handler(ParameterError)
     def refused(_: Request, error: Exception) -> Response:
-        return PlainTextResponse(str(error), status_code=422)
-
-    @app.exception_handler(RequestValidationError)
-    def malformed(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        return PlainTextResponse(f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}", status_code=422)
+        return PlainTextResponse(str(error).encode("utf-8", "backslashreplace"), status_code=422)
 
     loopback.guard(app, MAX_BODY)
     return app
