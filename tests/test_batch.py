@@ -211,14 +211,15 @@ def test_a_large_split_is_mapped_and_spooled_once_per_content(
     assert len(list(spool.iterdir())) == 2, "what cannot be read leaves nothing behind"
 
 
-def test_batches_cover_every_conversation_once_in_order_of_length() -> None:
+def test_batches_cover_every_conversation_once_the_longest_first() -> None:
+    """Shortest first, memory grew with every batch of a validation: 4.8 GB where 1.7 are enough."""
     data = from_list(conversations([3, 1, 2, 4, 1, 1, 2], seed=2))
     batches = list(data.batches(3))
-    assert [batch.num_conversations for batch in batches] == [3, 3, 1]
+    assert [batch.num_conversations for batch in batches] == [1, 3, 3]
     names = [batch.index.tolist() for batch in batches]
     assert sorted(name for some in names for name in some) == list(range(7))
     longest = [max(int(data.words_per_conversation[name]) for name in some) for some in names]
-    assert longest == sorted(longest)
+    assert longest == sorted(longest, reverse=True)
     assert sorted(n for batch in data.batches(2, limit=3) for n in batch.index.tolist()) == [0, 1, 2]
     assert len(list(data.batches(7, limit=100))) == 1
 

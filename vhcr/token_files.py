@@ -202,13 +202,16 @@ class Conversations:
     def batches(
         self, batch_conversations: int, limit: int | None = None, *, every: int = 1, first: int = 0
     ) -> Iterator[Batch]:
-        """Every conversation once (or the first ``limit``), in order of length: for evaluation.
+        """Every conversation once (or the first ``limit``), the longest first: for evaluation.
+
+        So what the first batch needs is enough for all. Memory that is kept when it is freed (see
+        ``training.device``) grew with every batch while each was larger than those before.
 
         With ``every`` only each so many-th batch, from batch ``first`` on: one worker's share.
         """
         total = len(self) if limit is None else min(limit, len(self))
         order = np.argsort(self.words_per_conversation[:total], kind="stable")
-        for start in range(0, total, batch_conversations)[first::every]:
+        for start in reversed(range(0, total, batch_conversations)[first::every]):
             yield self.batch(order[start : start + batch_conversations])
 
 

@@ -113,7 +113,7 @@ def fill_the_form(house: House, page: Page) -> str:
         page.get_by_text("Stop after this many steps, whatever the epoch. In params.yaml:")
     ).to_be_visible()
     page.get_by_label("Seed (Optional)").first.fill("3")
-    page.get_by_label("Learning Rate").fill("0.002")
+    page.get_by_label(re.compile("^Learning Rate")).fill("0.002")
     page.get_by_label("Max Steps").fill("24")
 
     before = runs(house)
