@@ -40,6 +40,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed; PYTHON=$(PYTHON) is $$("$(PYTHON)" --version 2>&1)." >&2; exit 2; }
 	@command -v git >/dev/null || { echo "git is needed and was not found." >&2; exit 2; }
+	@git rev-parse --git-dir >/dev/null 2>&1 || { mkdir -p .dvc; \
+		printf '[core]\n    no_scm = true\n' >>.dvc/config.local; \
+		echo "This folder is in no git repository: DVC is told so (core.no_scm in .dvc/config.local)."; \
+		echo "Experiments (dvc exp) and vhcr reproduce need one: git init, remove that line, commit."; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) cannot make virtual environments (Debian: apt-get install python3-venv)." >&2; exit 2; }
 	@test -x $(VENV)/bin/python || "$(PYTHON)" -m venv $(VENV)
@@ -89,6 +93,9 @@ format: $(TOOLS)  ## let ruff repair and format
 	@ruff format .
 
 mlflow: $(STAMP)  ## MLflow's pages on http://127.0.0.1:5000
+	@case "$${MLFLOW_TRACKING_URI:-}" in http*) \
+		echo "MLFLOW_TRACKING_URI names a server, whose pages are there: $$MLFLOW_TRACKING_URI" >&2; \
+		echo "For the pages of this project's own database: env -u MLFLOW_TRACKING_URI make mlflow" >&2; exit 2;; esac
 	@vhcr create-database
 	@echo "MLflow: http://$(HOST):$(MLFLOW_PORT)/#/experiments (Ctrl-C ends it)"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host $(HOST) --port $(MLFLOW_PORT) --workers 1 \

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from tests.generation.runs import VOCABULARY, trained_run
 from vhcr import cli, recording
+from vhcr.files import write_json
 from vhcr.generation import control
 from vhcr.generation.respond import Responder
 from vhcr.generation.text import to_ids, to_text
@@ -288,7 +289,9 @@ def test_a_saved_chat_can_be_continued(tmp_path: Path) -> None:
 
 
 def test_runs_lists_what_lies_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = [line.split()[0] for line in typed("runs").splitlines()]
+    head, *lines = typed("runs").splitlines()
+    assert head.split() == ["run", "bound", "KL", "made", "MLflow"]
+    listed = [line.split()[0] for line in lines]
     assert listed == ["invented/hred/0", "invented/vhcr-ud/0", "invented/vhcr-ud/1", "old/vhcr-ud/0"]
     monkeypatch.chdir(tmp_path)
     assert "No trained run" in typed("runs")
@@ -303,8 +306,11 @@ def test_a_damaged_run_is_named_in_the_list_of_all(tmp_path: Path, monkeypatch: 
     damaged = Path("data/trained/invented/vhcr-ud/1/run.json")
     damaged.parent.mkdir()
     damaged.write_text("{", encoding="utf-8")
-    whole, broken, other = typed("runs").splitlines()
-    assert whole.split() == ["invented/vhcr-ud/0", "not", "in", "MLflow"]
+    metrics = {"best_validation": {"nll_per_word": 5.25, "kl_per_word": 0.5}}
+    write_json(Path("data/trained/invented/vhcr-ud/0/metrics.json"), metrics)
+    _, whole, broken, other = typed("runs").splitlines()
+    assert whole.split()[:3] == ["invented/vhcr-ud/0", "5.250", "0.500"]
+    assert whole.split()[4:] == ["not", "in", "MLflow"]
     assert broken.startswith(f"invented/vhcr-ud/1 {'':21} {damaged}: not valid JSON")
     assert other.split()[0] == "invented/vhcr-ud/2"
 
@@ -328,7 +334,7 @@ def test_where_mlflow_fails_the_runs_are_listed_before_it_is_said(
     assert ended.value.code == 2
     captured = capsys.readouterr()
     assert captured.err == "error: MLflow: API request to https://host/api/2.0/x failed\n"
-    assert len(captured.out.splitlines()) == 4
+    assert len(captured.out.splitlines()) == 5
 
 
 def test_what_cannot_be_done_is_one_line_and_status_2(

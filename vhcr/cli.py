@@ -8,6 +8,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -476,14 +477,55 @@ def runs() -> None:
     found = trained_runs()
     if not found:
         typer.echo("No trained run lies in data/trained/ yet: make run")
+        return
+    typer.echo(f"{'run':40} {'bound':>8} {'KL':>8}  {'made':10}  MLflow")
+    known = _in_mlflow(found.values())
     for name, folder in found.items():
         try:
-            said = read_run(folder).get("mlflow_run_id") or "not in MLflow"
+            run_id = read_run(folder).get("mlflow_run_id")
+            said = f"{_numbers(folder)}  {known.get(run_id, run_id) if run_id else 'not in MLflow'}"
         except DataError as error:
             said = str(error)  # the others are listed all the same
         typer.echo(f"{name:40} {said}")
     for line in _links(sorted({name.split("/")[0] for name in found})):
         typer.echo(line)
+
+
+def _numbers(folder: Path) -> str:
+    """Of a trained run: its best validation bound and the KL there, nats a word, and when it was made."""
+    from vhcr.files import read_object
+
+    made = datetime.fromtimestamp((folder / "run.json").stat().st_mtime, UTC).date()
+    if not (folder / "metrics.json").exists():
+        return f"{'-':>8} {'-':>8}  {made}"
+    best = read_object(folder / "metrics.json").get("best_validation") or {}
+    cells = [best.get(key) for key in ("nll_per_word", "kl_per_word")]
+    bound, kl = (f"{cell:.3f}" if isinstance(cell, float | int) else "-" for cell in cells)
+    return f"{bound:>8} {kl:>8}  {made}"
+
+
+def _in_mlflow(folders: Iterable[Path]) -> dict[str, str]:
+    """What to say of the MLflow ids that runs were recorded under, of those that MLflow does not have.
+
+    A colleague's copy has the ids, not the runs; an imported run is known by the digests of its files.
+    """
+    from vhcr import recording
+    from vhcr.provenance import read_run
+    from vhcr.recording.files import imported_as
+
+    if not recording.available() or not recording.store_exists():
+        return {}
+    said: dict[str, str] = {}
+    # Where it does not answer, that is said after the list.
+    with contextlib.suppress(recording.RecordingError), recording.plainly():
+        connected = recording.client()
+        for folder in folders:
+            with contextlib.suppress(DataError):
+                run_id = read_run(folder).get("mlflow_run_id")
+                if run_id and recording.stored_run(connected, run_id) is None:
+                    again = imported_as(connected, folder)
+                    said[run_id] = again or f"not here (vhcr import-run {folder})"
+    return said
 
 
 def _links(corpora: Sequence[str]) -> Iterator[str]:

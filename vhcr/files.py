@@ -348,7 +348,7 @@ def _holder(path: Path) -> HeldError:
 def digest(*parts: str | bytes) -> str:
     """SHA-256 of texts or bytes, one after the other, in hexadecimal."""
     return hashlib.sha256(
-        b"".join(part.encode() if isinstance(part, str) else part for part in parts)
+        b"".join(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part for part in parts)
     ).hexdigest()
 
 

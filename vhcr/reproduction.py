@@ -109,12 +109,12 @@ def reproduce(run: Recorded, *, anyway: bool = False, keep: bool = False) -> Out
     clone = (WORK / "reproduced" / f"{run.name.replace('/', '-')}-{os.getpid()}").resolve()
     outcome = Outcome(doubts=doubts)
     try:
-        _clone(clone, str(run.info["code_version"]))
-        _furnish(clone, run)
-        _stage(clone, "train", run.info)
+        project = _clone(clone, str(run.info["code_version"]))
+        _furnish(project, run)
+        _stage(project, "train", run.info)
         where = Path("data", "trained", *run.name.split("/"))
-        _compare(outcome, run.folder, clone / where, REPRODUCIBLE, "")
-        _again_evaluated(outcome, run, clone)
+        _compare(outcome, run.folder, project / where, REPRODUCIBLE, "")
+        _again_evaluated(outcome, run, project)
     finally:
         if outcome.is_same and not keep:
             shutil.rmtree(clone, ignore_errors=True)
@@ -197,7 +197,8 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
         raise ReproductionError(f"git cannot be run: {error.strerror}") from None
 
 
-def _clone(target: Path, commit: str) -> None:
+def _clone(target: Path, commit: str) -> Path:
+    """The project in a clone of its repository, of which it may be a subfolder."""
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     top = _git("rev-parse", "--show-toplevel").stdout.strip()
@@ -209,6 +210,11 @@ def _clone(target: Path, commit: str) -> None:
         done = _git(*arguments)
         if done.returncode:
             raise ReproductionError(f"git {arguments[0]}: {done.stderr.strip()}")
+    within = _git("rev-parse", "--show-prefix").stdout.strip()
+    project = target / within
+    if not (project / "params.yaml").is_file():
+        raise ReproductionError(f"commit {commit} has no {within}params.yaml: the project lay elsewhere then")
+    return project
 
 
 def _furnish(clone: Path, run: Recorded) -> None:

@@ -172,6 +172,10 @@ class Conversations:
         """Words of all conversations, EOS counted."""
         return len(self._tokens)
 
+    def word_counts(self) -> Ints:
+        """How often each token id occurs, [largest id + 1]."""
+        return np.bincount(self._tokens)
+
     @property
     def num_turns(self) -> Ints:
         """Turns of each conversation, [conversations]."""

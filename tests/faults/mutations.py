@@ -189,4 +189,5 @@ def case(small: Small, root: Path, draw: Draw) -> Case:
     wrong = [path for path in differing(small, folder) if path.split(" ")[0] != chosen]
     if ended.status == 2:  # a refusal leaves what was there, or nothing
         wrong = [path for path in wrong if path.endswith("(left behind)") and "/validation/" not in path]
-    return judge(f"{stage} after {chosen}: {what}", ended, wrong, named=Path(chosen).name, changed=bool(what))
+    named = Path(chosen).parent if stage == "tokenise" else Path(chosen).name
+    return judge(f"{stage} after {chosen}: {what}", ended, wrong, named=str(named), changed=bool(what))

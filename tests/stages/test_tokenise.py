@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from vhcr.errors import StorageError, VhcrError
-from vhcr.files import read_json
+from vhcr.corpora.placing import placed_digest
+from vhcr.errors import CorpusError, StorageError, VhcrError
+from vhcr.files import read_json, write_json
 from vhcr.params import Params
 from vhcr.stages import tokenise
 
@@ -109,3 +110,15 @@ def test_command_line_ends_with_one_plain_line(project: Path) -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("error: params.yaml: corpora: 'owm' is not defined (did you mean own?)")
     assert "Traceback" not in result.stderr
+
+
+def test_a_raw_file_that_changed_since_it_was_fetched_is_refused(project: Path) -> None:
+    """A byte that flipped in conversations.jsonl made other token ids, and nobody was told."""
+    raw = Path("data/raw/own")
+    write_json(raw / "source.json", {"format": 1, "placed": placed_digest(raw)})
+    tokenise.run(params(), corpus="own")
+    data = bytearray((raw / "conversations.jsonl").read_bytes())
+    data[40] ^= 1
+    (raw / "conversations.jsonl").write_bytes(data)
+    with pytest.raises(CorpusError, match=r"data/raw/own: is not what source\.json in it names"):
+        tokenise.run(params(), corpus="own")

@@ -1,6 +1,7 @@
 """Stage train: a run in a folder of its own, whatever happens on the way."""
 
 import json
+import math
 import os
 import pathlib
 import random
@@ -103,6 +104,19 @@ def test_a_run_from_before_a_setting_existed_loads_with_it_at_rest(tmp_path):
     assert run.params.system.decoder_conditioning == "initial_state"
     assert run.params.model.initialisation == "release"
     assert run.model.decoder.skip is None
+
+
+def test_what_has_learnt_less_than_a_unigram_model_is_told(tmp_path, params, caplog):
+    """A learning rate of 1e3 trained on to a bound of 7.5e13 nats without a word."""
+    few = {**project.SMALL["training"], "num_epochs": 1}
+    train.run(project.make(tmp_path, training={**few, "learning_rate": 1e3}), "toy", "hred", 0)
+    assert "above the" in caplog.text
+    assert "learning_rate = 1000" in caplog.text
+    split = train.read_tokenised("toy")[2]
+    p = split.word_counts() + 1
+    p = p / p.sum()
+    by_hand = -sum(math.log(p[id]) for i in range(len(split)) for said in split.utterances(i) for id in said)
+    assert train.unigram_nll(split, split) == pytest.approx(by_hand / split.num_words)
 
 
 def test_another_vocabulary_is_refused(params):

@@ -9,7 +9,7 @@ from vhcr.corpora import discord, eou, jsonl, parlai, slack, table_files, telegr
 from vhcr.corpora.archives import compression_of, decompress, is_archive, unpack
 from vhcr.corpora.records import SOURCE_FILE
 from vhcr.errors import CorpusError
-from vhcr.files import digest, empty, file_digest
+from vhcr.files import digest, empty, file_digest, read_object, tree_digest
 
 # What a reader looks at; nothing else is copied out of a folder that somebody names.
 SUFFIXES: dict[str, tuple[str, ...]] = {
@@ -124,3 +124,25 @@ def _place_ubuntu(path: Path, folder: Path) -> None:
     if not num_dialogs:
         raise CorpusError(f"{path}: holds no {ubuntu.DIALOGS}/<number>/<id>.tsv")
     shutil.copyfile(path, folder / ubuntu.ARCHIVE)
+
+
+def placed_digest(folder: Path) -> str:
+    """SHA-256 of all that the download stage has placed in a folder, with its names."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path != folder / SOURCE_FILE)
+    return tree_digest(sorted(files), folder)
+
+
+def require_placed(folder: Path) -> None:
+    """Nothing, where a raw corpus is as the download stage left it, or came here in another way.
+
+    Raises:
+        CorpusError: a file of it is another one, is missing, or was added.
+    """
+    if not (folder / SOURCE_FILE).exists():
+        return
+    expected = read_object(folder / SOURCE_FILE).get("placed")
+    if expected is not None and expected != placed_digest(folder):
+        raise CorpusError(
+            f"{folder}: is not what {SOURCE_FILE} in it names: a file is damaged, changed, missing or was "
+            "added. Remove the folder, and its copy in DVC's cache, then dvc repro"
+        )

@@ -7,6 +7,7 @@ test split: neither was trained on.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -60,12 +61,17 @@ def probe(
         or not tested_labels
     ):
         return None
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     # A collapsed representation is constant: the scaler leaves a column without variance at zero.
     scaler = StandardScaler().fit(fitted_on)
-    classifier = LogisticRegression(max_iter=2000, C=0.1).fit(scaler.transform(fitted_on), fitted_labels)
+    classifier = LogisticRegression(max_iter=2000, C=0.1)
+    with warnings.catch_warnings():  # no reader of an evaluation can do anything about either
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+        classifier.fit(scaler.transform(fitted_on), fitted_labels)
     accuracy = float(np.mean(classifier.predict(scaler.transform(tested_on)) == np.asarray(tested_labels)))
     _, counts = np.unique(np.asarray(tested_labels), return_counts=True)
     return ProbeResult(accuracy, float(counts.max() / counts.sum()), len(tested_labels))

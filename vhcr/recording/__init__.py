@@ -29,6 +29,7 @@ from vhcr.recording.store import (
     plainly,
     run_url,
     store_exists,
+    stored_run,
     tracking_uri,
 )
 from vhcr.recording.views import CURVES, TABLE, save_views, view_url
@@ -57,6 +58,7 @@ __all__ = [
     "send_trained",
     "settle",
     "store_exists",
+    "stored_run",
     "tracking_uri",
     "view_url",
 ]

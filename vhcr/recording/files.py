@@ -7,7 +7,7 @@ import csv
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vhcr.errors import DataError
 from vhcr.files import digest, file_digest, flatten, read_object
@@ -16,6 +16,10 @@ from vhcr.recording.run import MlflowRun, input_tags
 from vhcr.recording.seeds import group_of, settle
 from vhcr.recording.store import client, experiment_id, experiment_name, one_at_a_time, plainly, stored_run
 from vhcr.recording.views import save_views
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import RunInfo
 
 REPRODUCIBLE = ("best.safetensors", "curves.csv", "metrics.json", "vocabulary.txt")  # equal in equal runs
 KEPT = ("run.json", "provenance.json", *REPRODUCIBLE)
@@ -63,9 +67,7 @@ def import_run(folder: Path, evaluated: Path | None = None, *, uri: str | None =
         raise DataError(f"{folder / 'run.json'}: {error} is missing") from None
     if "num_parameters" in info:
         params["num_parameters"] = info["num_parameters"]
-    # Made again, run.json and the curves come out the same; the provenance tells the two apart.
-    files = [folder / name for name in ("run.json", "provenance.json", "curves.csv")]
-    imported = digest(*(file.read_bytes() for file in files if file.exists()))[:32]
+    imported = _digest_of(folder)
     tags = {"corpus": corpus, "system": system, "seed": str(seed), "started_by": "import"}
     tags |= {"imported": imported, "group": group_of(info), "dirty": str(bool(info.get("dirty"))).lower()}
     if reading := info["params"].get("system", {}).get("reading"):
@@ -86,11 +88,7 @@ def import_run(folder: Path, evaluated: Path | None = None, *, uri: str | None =
             experiment = experiment_id(connected, experiment_name(corpus))
             recorded = info.get("mlflow_run_id")
             found = stored_run(connected, recorded) if recorded else None
-            if found is None:
-                earlier = connected.search_runs(
-                    [experiment], filter_string=f"tags.imported = '{imported}'", max_results=1
-                )
-                found = earlier[0].info if earlier else None
+            found = found or _imported(connected, experiment, imported)
         if found is None:
             run = MlflowRun.start(experiment_name(corpus), f"{system}-{seed}", params, tags, uri=uri)
         else:
@@ -107,6 +105,24 @@ def import_run(folder: Path, evaluated: Path | None = None, *, uri: str | None =
         settle(connected, run.experiment_id, tags["group"])
         save_views(connected, run.experiment_id)
     return run.run_id
+
+
+def imported_as(connected: MlflowClient, folder: Path) -> str | None:
+    """The id under which MLflow has a run that was imported from ``folder``; None where it has none."""
+    experiment = connected.get_experiment_by_name(experiment_name(read_run(folder)["corpus"]))
+    found = experiment and _imported(connected, experiment.experiment_id, _digest_of(folder))
+    return str(found.run_id) if found else None
+
+
+def _digest_of(folder: Path) -> str:
+    """Made again, run.json and the curves come out the same; the provenance tells the two apart."""
+    files = [folder / name for name in ("run.json", "provenance.json", "curves.csv")]
+    return digest(*(file.read_bytes() for file in files if file.exists()))[:32]
+
+
+def _imported(connected: MlflowClient, experiment: str, imported: str) -> RunInfo | None:
+    found = connected.search_runs([experiment], f"tags.imported = '{imported}'", max_results=1)
+    return found[0].info if found else None
 
 
 def numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -201,6 +201,12 @@ def experiment_id(connected: MlflowClient, name: str) -> str:
             if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
                 raise
     if found.lifecycle_stage != LifecycleStage.ACTIVE:
+        log.warning(
+            "MLflow experiment %s was deleted; it is restored with the runs that it had, since its name is "
+            "taken. For an empty one, remove it for good first: mlflow gc --experiment-ids %s",
+            name,
+            found.experiment_id,
+        )
         connected.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
 

@@ -10,7 +10,7 @@ from typing import Any
 from vhcr import layout
 from vhcr.corpora import toy, ubuntu
 from vhcr.corpora.download import Fetched, base_name, fetch, find_local, use_local
-from vhcr.corpora.placing import place_file, place_folder
+from vhcr.corpora.placing import place_file, place_folder, placed_digest
 from vhcr.corpora.records import SOURCE_FILE
 from vhcr.errors import CorpusError
 from vhcr.files import atomic_folder, write_json
@@ -43,9 +43,8 @@ def run(params: Params, *, corpus: str) -> None:
             else:
                 file = _main_file(source, corpus, folder)
                 files = [_noted(file, _name(file)), *_extra_files(source, folder)]
-            write_json(
-                folder / SOURCE_FILE, {"format": 1, "corpus": corpus, "reader": source.reader, "files": files}
-            )
+            noted = {"corpus": corpus, "reader": source.reader, "files": files}
+            write_json(folder / SOURCE_FILE, {"format": 1, **noted, "placed": placed_digest(folder)})
     except OSError as error:
         raise CorpusError(f"{error.filename or corpus}: {error.strerror or error}") from error
     logger.info("%s: %s", corpus, layout.raw(corpus))

@@ -18,12 +18,14 @@ def run(params: Params, *, corpus: str) -> None:
     All is written into a scratch folder and moved into place when it is complete.
     """
     from vhcr import corpora
+    from vhcr.corpora.placing import require_placed
     from vhcr.tokenisation.account import account
     from vhcr.tokenisation.dataset import build
 
     own = params.corpus(corpus)
     skipped = corpora.Skipped()
     folder = layout.tokenised(corpus)
+    require_placed(layout.raw(corpus))
     with atomic_folder(folder) as scratch:
         conversations = corpora.read(layout.raw(corpus), own.source, skipped)
         dataset = build(conversations, own.tokenisation, scratch, corpus=corpus)

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel, StrictBool
 
@@ -25,7 +26,7 @@ from vhcr.errors import DataError, HeldError, TrainingError, ValidationError
 from vhcr.files import flatten, locked, place, read_record, read_text, write_json, write_text
 from vhcr.models import KneserNey, build
 from vhcr.models.objective import kl_weight
-from vhcr.params import Params
+from vhcr.params import Params, TrainingParams
 from vhcr.provenance import code_version, dvc_hash, machine, versions
 from vhcr.recording import (
     MlflowRun,
@@ -180,7 +181,8 @@ def train_into(
                     info["mlflow_run_id"] = tracked.run_id
                     log.info("MLflow run %s", tracked.run_id)
             bar = open_run.enter_context(TerminalProgress(f"{corpus} {system} seed {seed}"))
-            watching: list[Observer] = [bar, *observers]
+            unlearnt = Unlearnt(f"{corpus} {system}", train, validation, params.training)
+            watching: list[Observer] = [bar, unlearnt, *observers]
             if tracked is not None:
                 watching.append(tracked)
             fit(
@@ -283,6 +285,48 @@ def inputs(corpus: str) -> list[Path]:
         source / "manifest.json",
         layout.validated(corpus) / "validation.json",
     ]
+
+
+class Unlearnt:
+    """An observer that says once, after an epoch or more, that a unigram model would do better."""
+
+    def __init__(
+        self, name: str, train: Conversations, validation: Conversations, params: TrainingParams
+    ) -> None:
+        self._name, self._params = name, params
+        self._splits = (train, validation)
+        self._after = math.ceil(len(train) / params.batch_conversations)
+        self._said = False
+
+    def recorded(self, rows: Sequence[Row], words_per_second: float) -> None:  # noqa: ARG002
+        """A validation after the first epoch is held against the unigram model."""
+        for row in rows:
+            if self._said or row["split"] != "validation" or int(row["step"]) < self._after:
+                continue
+            bound, unigram = float(row["nll_per_word"]), unigram_nll(*self._splits)
+            self._said = bound > unigram
+            if self._said:
+                log.warning(
+                    "%s: after %d steps the validation bound is %.4g nats per word, above the %.2f of a "
+                    "unigram model: nothing is learnt yet. Where this stays so, training.learning_rate = %g "
+                    "is too large or too small",
+                    self._name, row["step"], bound, unigram, self._params.learning_rate,
+                )  # fmt: skip
+
+    def progress(self, progress: Progress) -> None:
+        """Nothing: only validations are looked at."""
+
+
+def unigram_nll(train: Conversations, validation: Conversations) -> float:
+    """Nats per word of the validation split under the words' frequencies in training, each counted once more.
+
+    EOS counts as a word, as in the bound.
+    """
+    counted, asked = (split.word_counts() for split in (train, validation))
+    size = max(len(counted), len(asked))
+    counted, asked = (np.pad(counts, (0, size - len(counts))) for counts in (counted, asked))
+    log_p = np.log(counted + 1.0) - np.log(counted.sum() + size)
+    return float(-(asked * log_p).sum() / asked.sum())
 
 
 class ProgressLines:
