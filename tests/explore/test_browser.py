@@ -144,6 +144,10 @@ def test_two_runs_talk_side_by_side_and_can_be_asked_again(browser: Browser, sit
     page.get_by_role("button", name="New talk").click()
     page.get_by_role("button", name="Let it begin").click()
     expect(page.locator("#talks li")).to_have_count(2)
+    page.select_option("#dials [name=unknown_words]", "never")
+    page.fill("#say input", "zzyzx")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("no word of 'zzyzx' is in the vocabulary")).to_have_count(2)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
