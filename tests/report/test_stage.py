@@ -22,7 +22,7 @@ from vhcr.report import page as page_module
 from vhcr.report.page import assemble, render
 from vhcr.results.runs import load
 from vhcr.stages import download, tokenise
-from vhcr.stages.report import main, run
+from vhcr.stages.report import main, publish, run
 
 PARAMS = Params.load(Path(__file__).parents[2] / "params.yaml")
 
@@ -123,3 +123,7 @@ def test_ones_own_report_answers_what_one_asks_and_leaves_the_paper_out(
         ">the paper<",
     ):
         assert said not in text
+    publish("own", params)
+    text = Path("results/own/README.md").read_text(encoding="utf-8")
+    assert "## own" in text
+    assert "claims" not in text

@@ -121,6 +121,8 @@ def publish(results: Results, *, num_samples: int, seed: int, folder: Path = Pat
         embeddings=results.data.embeddings,
         paper_corpus=results.data.paper_corpus,
     )
+    if results.data.account is not None:  # that it is somebody's own is kept, what was read is not
+        data = data.model_copy(update={"account": ()})
     for run in results.runs:
         row = Published(_to_keep(run, compared), data)
         rows[row.key] = row
