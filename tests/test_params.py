@@ -244,8 +244,7 @@ def test_the_papers_size_is_conditioned_as_in_the_paper() -> None:
     """Eq. 8 and the authors' program: through the initial state alone; presets for CPUs do more."""
     params = Params.load(ROOT / "params.yaml")
     for corpus in params.corpora:
-        small = corpus == "toy" or corpus.endswith("-small")
-        expected = "every_step" if small else "initial_state"
+        expected = "initial_state" if corpus in ("cornell", "ubuntu") else "every_step"
         assert params.system("vhcr-ud", corpus).decoder_conditioning == expected, corpus
 
 

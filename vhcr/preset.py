@@ -49,7 +49,7 @@ def size_for(num_words: int) -> Size:
 
 
 def sections(num_words: int, num_conversations: int) -> dict[str, Any]:
-    """model, training, evaluation and embeddings, for so many words and conversations of training."""
+    """embeddings, model, system, training and evaluation, for so many words and conversations of training."""
     size = size_for(num_words)
     batch = 80 if num_conversations >= 20_000 else 40 if num_conversations >= 400 else 10
     steps_per_epoch = max(1, math.ceil(num_conversations / batch))
@@ -59,6 +59,7 @@ def sections(num_words: int, num_conversations: int) -> dict[str, Any]:
         "num_epochs": epochs,
         "batch_conversations": batch,
         "learning_rate": size.learning_rate,
+        "final_learning_rate_factor": 0.1,
         "kl_annealing_steps": max(1, round(ANNEALED * steps)),
         "record_every_steps": min(50, max(1, steps // 100)),
     }
@@ -78,6 +79,7 @@ def sections(num_words: int, num_conversations: int) -> dict[str, Any]:
             "z_conv_size": size.z_size,
             "initialisation": "informative",
         },
+        "system": {"decoder_conditioning": "every_step"},  # with it z stays in use (docs/results.md)
         "training": training,
         "evaluation": {"importance_samples": 50, "importance_conversations": 300},
     }
