@@ -72,6 +72,16 @@ def test_add_writes_a_corpus_that_runs(project: Path, capsys: pytest.CaptureFixt
     assert "corpora.chats is there already" in capsys.readouterr().err
 
 
+def test_a_name_is_refused_before_all_is_read(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seven minutes of reading went before "a name has lower-case letters"."""
+    monkeypatch.setattr("vhcr.inspection.inspect", None)
+    for name, said in (("My Chats", "lower-case letters"), ("toy", "corpora.toy is there already")):
+        assert command("add", name, "chats.csv") == 2
+        assert said in capsys.readouterr().err
+
+
 def test_a_path_that_is_not_there_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("inspect", "nowhere.csv") == 2
     assert "error: nowhere.csv: no such file or folder" in capsys.readouterr().err

@@ -326,9 +326,11 @@ def add(
     vhcr add chats chats.csv && dvc repro
     """
     from vhcr.inspection import add as write
+    from vhcr.inspection import refuse_name
     from vhcr.layout import report as place
     from vhcr.preset import SYSTEMS
 
+    refuse_name(Path("params.yaml"), name, replace=replace)
     found = _looked_at(path, reader, session_gap)
     write(Path("params.yaml"), name, found.section, replace=replace, activate=activate)
     typer.echo(f"\nwritten to params.yaml as corpora.{name}" + "; it is active" * activate)

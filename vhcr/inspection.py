@@ -154,6 +154,18 @@ def _differing(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[s
     return found
 
 
+def refuse_name(file: Path, name: str, *, replace: bool) -> None:
+    """Whether a file of parameters takes a corpus of this name; asked before all of it is read.
+
+    Raises:
+        ParameterError: the name is none, or is there already.
+    """
+    params = Params.load(file)
+    if name in params.corpora and not replace:
+        raise ParameterError(f"{file}: corpora.{name} is there already; --replace writes it anew")
+    params.changed({"corpora": {name: {key: {} for key in CORPUS_SECTIONS}}})
+
+
 def add(
     file: Path, name: str, section: Mapping[str, Any], *, replace: bool = False, activate: bool = True
 ) -> None:
@@ -166,9 +178,8 @@ def add(
     """
     from dvc.utils.serialize import modify_yaml
 
+    refuse_name(file, name, replace=replace)
     params = Params.load(file)
-    if name in params.corpora and not replace:
-        raise ParameterError(f"{file}: corpora.{name} is there already; --replace writes it anew")
     changes: dict[str, Any] = {"corpora": {name: dict(section)}}
     if activate:
         changes["active"] = {"corpora": [name], "systems": list(preset.SYSTEMS)}
