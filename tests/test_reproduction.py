@@ -217,3 +217,18 @@ def test_a_run_is_made_again_from_its_record_alone(tmp_path: Path, monkeypatch: 
     assert done.returncode == 2
     assert "manifest.json holds other data" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_project_in_a_subfolder_of_its_repository_is_found_in_the_clone(
+    run: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clone was taken for the project: a traceback, since params.yaml lies deeper."""
+    write_text(Path("deep/project/params.yaml"), "active: {}\n")
+    git(tmp_path, "add", "deep")
+    git(tmp_path, "commit", "-q", "-m", "a project below")
+    commit = git(tmp_path, "rev-parse", "HEAD").strip()
+    monkeypatch.chdir("deep/project")
+    found = reproduction._clone(tmp_path / "clone", commit)
+    assert found == tmp_path / "clone" / "deep" / "project"
+    with pytest.raises(ReproductionError, match=r"has no deep/project/params\.yaml"):
+        reproduction._clone(tmp_path / "clone", str(run.info["code_version"]))
