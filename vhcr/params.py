@@ -132,9 +132,10 @@ class TokenisationParams(Section):
     )
     min_count: Positive = Field(description="Rarer words of the training split become UNK.")
     merge_speaker_turns: bool = Field(description="Join consecutive lines of one speaker into one utterance.")
-    split_by: Literal["auto", "conversation", "group", "published"] = Field(
-        description="Draw the split by conversation, by group (movie), or take the corpus's own; "
-        "auto: its own where it has one, else by conversation."
+    split_by: Literal["auto", "conversation", "group", "published", "hash"] = Field(
+        description="Draw the split by conversation, by group (movie), or take the corpus's own; hash: each "
+        "conversation by its id alone, so that a corpus may grow; auto: its own where it has one, else by "
+        "conversation."
     )
     validation_fraction: Probability
     test_fraction: Probability

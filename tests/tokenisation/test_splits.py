@@ -135,3 +135,23 @@ def test_an_endless_chat_trains_on_its_beginning() -> None:
     splits = by([f"w{number}" for number in range(110)], "auto", units=units)
     assert splits[:100] == ["train"] * 80 + ["validation"] * 10 + ["test"] * 10
     assert Counter(splits[100:]) == {"train": 8, "validation": 1, "test": 1}
+
+
+def test_by_hash_a_corpus_that_grows_moves_no_conversation() -> None:
+    ids = [f"c{number}" for number in range(3000)]
+    few, many = by(ids[:1000], "hash"), by(ids, "hash")
+    assert many[:1000] == few
+    assert by(ids[::-1], "hash")[::-1] == many
+    # Of 3,000 a tenth is 300 ± 16: five standard errors.
+    assert all(abs(many.count(split) - 300) < 82 for split in ("validation", "test"))
+    other = by(ids, "hash", seed=1)
+    assert sum(a == b for a, b in zip(many, other, strict=True)) / 3000 == pytest.approx(0.66, abs=0.043)
+    digest = hashlib.sha256(" ".join(map(str, many)).encode()).hexdigest()
+    assert digest[:16] == "e1a1387d06f5c187", "a fixed answer, on every machine"
+
+
+def test_by_hash_windows_of_one_conversation_stay_together() -> None:
+    units = [f"c{number // 4}" for number in range(2000)]
+    splits = by([f"{unit}#{n}" for n, unit in enumerate(units)], "hash", units=units)
+    assert all(len(set(splits[first : first + 4])) == 1 for first in range(0, 2000, 4))
+    assert set(splits) == {"train", "validation", "test"}

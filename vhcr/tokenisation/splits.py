@@ -11,13 +11,14 @@ from typing import Literal
 from vhcr.conversation import SPLITS, Split
 from vhcr.errors import DataError, ParameterError
 
-SplitBy = Literal["auto", "conversation", "group", "published"]
-Rule = Literal["conversation", "group", "published", "completed", "position"]
+SplitBy = Literal["auto", "conversation", "group", "published", "hash"]
+Rule = Literal["conversation", "group", "published", "completed", "position", "hash"]
 RULES: dict[Rule, str] = {
     "conversation": "drawn by conversation",
     "group": "drawn by group",
     "published": "as the corpus says",
     "completed": "as the corpus says, and the part that it lacks drawn from train",
+    "hash": "each by a digest of its id, whatever else there is",
     "position": "by position: a few long conversations, whose beginning trains and whose end tests",
 }
 # Fewer conversations than this, each cut into windows, are split within: drawn whole, hardly any would be
@@ -68,6 +69,8 @@ def assign(
     By conversation: the seeded shuffle is cut at floor(n (1 - v - t)) and floor(n (1 - t)), as the authors'
     is (83,097 conversations at 80/10/10 give 66,477 / 8,310 / 8,310). By group: whole groups in seeded
     order, each to the split in which its first conversation falls; a conversation without a group is its own.
+    By hash: each by a digest of its unit's name and the seed alone, so that shares are those asked for on
+    average, and a corpus that grows moves no conversation it had.
 
     Raises:
         ParameterError: the fractions leave nothing to train on, or the corpus has no groups or no
@@ -96,6 +99,10 @@ def assign(
     if rule == "position":
         splits = _by_position(units, validation, test)
         _refuse_empty(splits, _wanted(validation, test), f"a split by position of {len(ids)} windows")
+        return splits
+    if rule == "hash":
+        splits = [_by_hash(unit, validation, test, seed) for unit in units]
+        _refuse_empty(splits, _wanted(validation, test), f"a split by hash of {len(ids)} conversations")
         return splits
     if rule == "group":
         if not any(group is not None for group in groups):
@@ -130,6 +137,13 @@ def _completed(
         splits[index] = "train" if split == "train" else lacking
     _refuse_empty(splits, SPLITS, f"the published split, completed by {fraction} of its train,")
     return splits
+
+
+def _by_hash(unit: str, validation: Fraction, test: Fraction, seed: int) -> Split:
+    """The split of one unit; ``place`` is uniform between 0 and 1."""
+    digest = hashlib.blake2b(unit.encode(), digest_size=8, key=seed.to_bytes(8, "big")).digest()
+    place = Fraction(int.from_bytes(digest, "big"), 2**64)
+    return "train" if place < 1 - validation - test else "validation" if place < 1 - test else "test"
 
 
 def _by_position(units: Sequence[str], validation: Fraction, test: Fraction) -> list[Split | None]:
