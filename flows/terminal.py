@@ -1,12 +1,12 @@
 """A flow that a person starts by hand: what was typed wrong is said on a line, not by a traceback."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 
 import pydantic
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
 
 from vhcr.errors import VhcrError
 
@@ -14,7 +14,7 @@ from vhcr.errors import VhcrError
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """End the program with a line for each thing that is wrong, which names the argument at fault."""
-    if os.environ.get("PREFECT_API_URL"):
+    if PREFECT_API_URL.value():
         with get_client(sync_client=True) as client:
             if (trouble := client.api_healthcheck()) is not None:
                 sys.exit(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import scoring_server
+from starlette.requests import ClientDisconnect
 
 from vhcr.serving.model import MAX_BODY, MAX_DEPTH, _answer_plainly
 
@@ -22,6 +25,8 @@ def answer(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
         return scoring_server.InvocationsResponse("{}", 200, JSON)
 
     monkeypatch.setattr(scoring_server, "invocations", own)
+    catch = scoring_server._async_catch_mlflow_exception
+    monkeypatch.setattr(scoring_server, "_async_catch_mlflow_exception", catch)
     _answer_plainly()
     _answer_plainly()  # a second model in the same process
     return lambda data, kind=JSON: scoring_server.invocations(data, kind, None, None)
@@ -52,3 +57,11 @@ def test_a_long_body_is_refused_and_no_refusal_has_a_traceback(answer) -> None: 
     with pytest.raises(MlflowException, match="refused") as refused:
         answer(b'{"inputs": "bad"}')
     assert "somebody" not in refused.value.serialize_as_json()
+
+
+def test_who_hangs_up_within_a_body_leaves_no_traceback(answer) -> None:  # type: ignore[no-untyped-def]
+    async def handler() -> None:
+        raise ClientDisconnect
+
+    response = asyncio.run(scoring_server._async_catch_mlflow_exception(handler)())
+    assert response.status_code == 400

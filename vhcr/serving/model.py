@@ -75,9 +75,12 @@ def _request_seconds() -> float:
 def _answer_plainly() -> None:
     """The server takes JSON of a bounded size and depth, and no refusal tells of our files.
 
-    MLflow's own answered JSON nested 1,000 deep by 500, and bad bodies with a traceback.
+    MLflow's own answered JSON nested 1,000 deep by 500, and bad bodies with a traceback; whoever hung up
+    before the end of a body left another in the log.
     """
     import mlflow.pyfunc.scoring_server as server
+    from fastapi.responses import Response
+    from starlette.requests import ClientDisconnect
 
     answer = server.invocations
     if hasattr(answer, "is_plain"):
@@ -106,6 +109,19 @@ def _answer_plainly() -> None:
 
     plain.is_plain = True  # type: ignore[attr-defined]
     server.invocations = plain
+    catch = server._async_catch_mlflow_exception
+
+    def catch_all(handler: Any) -> Any:
+        @functools.wraps(handler)
+        async def handled(*args: Any, **named: Any) -> Any:
+            try:
+                return await handler(*args, **named)
+            except ClientDisconnect:
+                return Response(status_code=400)  # which nobody hears
+
+        return catch(handled)
+
+    server._async_catch_mlflow_exception = catch_all
 
 
 def _depth(text: str) -> int:
