@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.faults import circumstances, forked, kills, mutations, requests, settings, wholes
 from tests.faults.outcome import Case
 from tests.faults.small import build
+from vhcr.files import write_json
 
 # kind -> what draws one case of it, and its share of the time.
 KINDS = {
@@ -63,8 +64,8 @@ def main() -> None:
                 if asked.case is not None or time.monotonic() >= until:
                     break
             print(kind, line(figures[kind]), flush=True)
-    if asked.write:
-        add(asked.write, figures, asked.seed, time.monotonic() - began)
+            if asked.write:  # after each kind: who is stopped keeps what was found
+                add(asked.write, kind, figures[kind], asked.seed)
     sys.exit(any(found["failed"] for found in figures.values()))
 
 
@@ -83,21 +84,12 @@ def keep(kind: str, seed: int, number: int, one: Case) -> None:
     print(f"FAILED {one.what}\n  {one.why[-300:]}\n  {again}", flush=True)
 
 
-def add(path: Path, figures: dict[str, Counter[str]], seed: int, seconds: float) -> None:
-    """Put one run's figures into the file of all."""
+def add(path: Path, kind: str, found: Counter[str], seed: int) -> None:
+    """Put the figures of one kind into the file of all."""
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": []}
-    kept["runs"].append(
-        {
-            "date": datetime.now(UTC).date().isoformat(),
-            "seed": seed,
-            "minutes": round(seconds / 60, 1),
-            "figures": {
-                kind: {name: found[name] for name in ("tried", "same", "refused", "failed")}
-                for kind, found in figures.items()
-            },
-        }
-    )
-    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    counts = {name: found[name] for name in ("tried", "same", "refused", "failed")}
+    kept["runs"].append({"date": datetime.now(UTC).date().isoformat(), "seed": seed, "kind": kind, **counts})
+    write_json(path, kept)
 
 
 if __name__ == "__main__":
