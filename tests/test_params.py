@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -114,6 +116,35 @@ def test_a_value_out_of_range_is_named_with_the_value(section: str, key: str, va
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "often"])
 def test_a_drop_rate_is_a_probability(key: str, value: Any) -> None:
     assert f"systems.vhcr.{key} = {value!r}" in refused(lambda v: v["systems"]["vhcr"].update({key: value}))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("training", "num_threads", 1_000_000),  # a segmentation fault
+        ("training", "learning_rate", True),  # was 1.0
+        ("training", "checkpoint_seconds", math.inf),  # ran to the end, and could not be written down
+        ("training", "learning_rate", math.nan),
+        ("generation", "temperature", math.inf),
+        ("training", "gradient_clip_norm", math.nan),
+        ("model", "encoder_size", 10_000_000),
+        ("embeddings", "seed", 2**64),
+        ("training", "batch_conversations", 10**30),
+    ],
+)
+def test_a_value_beyond_all_sense_stops_before_anything_runs(section: str, key: str, value: Any) -> None:
+    message = refused(lambda v: v["defaults"][section].update({key: value}))
+    assert f".{section}.{key}" in message
+
+
+def test_no_clipping_is_written_as_people_write_it_and_can_be_recorded() -> None:
+    values = changed(lambda v: v["corpora"]["toy"]["training"].update(gradient_clip_norm=math.inf))
+    training = Params(values).corpus("toy").training
+    assert training.gradient_clip_norm == math.inf
+    assert (
+        TrainingParams(**json.loads(json.dumps(training.model_dump(mode="json"), allow_nan=False)))
+        == training
+    )
 
 
 def test_every_fault_of_a_section_is_told_at_once() -> None:

@@ -20,7 +20,7 @@ NOBODY = 65534  # root may write where nobody may
 
 def full_disk(folder: Path, one: Stage, draw: random.Random) -> Callable[[], object]:
     """No file grows beyond some size: what a full disk does to a program (EFBIG in place of ENOSPC)."""
-    size = int(2 ** draw.uniform(0, 17))
+    size = int(2 ** draw.uniform(12, 17))  # below, what it prints would not fit either
 
     def work() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 
+import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import scoring_server
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array
 from starlette.requests import ClientDisconnect
 
-from vhcr.serving.model import MAX_BODY, MAX_DEPTH, _answer_plainly
+from vhcr.serving.model import MAX_BODY, MAX_DEPTH, _answer_plainly, _refuse_nulls
 
 JSON = "application/json"
+pyfunc = importlib.import_module("mlflow.pyfunc")  # mlflow.pyfunc may be a proxy of it
 
 
 @pytest.fixture
@@ -65,3 +70,22 @@ def test_who_hangs_up_within_a_body_leaves_no_traceback(answer) -> None:  # type
 
     response = asyncio.run(scoring_server._async_catch_mlflow_exception(handler)())
     assert response.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("contexts", "said"),
+    [
+        ([["hello", None]], "context 0, turn 1: None is no text"),
+        ([["hello"], [5]], "context 1, turn 0: 5 is no text"),
+        ([], "no contexts in this request"),
+    ],
+)
+def test_a_null_utterance_is_no_word(monkeypatch: pytest.MonkeyPatch, contexts: list, said: str) -> None:
+    """MLflow made the word "None" of it, and the model answered; no contexts at all got one answer."""
+    schema = Schema([ColSpec(Array(DataType.string), "context")])
+    monkeypatch.setattr(pyfunc, "_enforce_schema", lambda data, *_: data)
+    _refuse_nulls()
+    good = pd.DataFrame({"context": [["hello"]]})
+    assert pyfunc._enforce_schema(good, schema) is good
+    with pytest.raises(MlflowException, match=said):
+        pyfunc._enforce_schema(pd.DataFrame({"context": contexts}), schema)

@@ -174,7 +174,7 @@ def _refuse_nulls() -> None:
             contexts = (
                 data["context"] if isinstance(data, pd.DataFrame | dict) and "context" in data else data
             )
-            if isinstance(contexts, list | np.ndarray | pd.DataFrame) and len(contexts) == 0:
+            if isinstance(contexts, list | np.ndarray | pd.DataFrame | pd.Series) and len(contexts) == 0:
                 raise MlflowException.invalid_parameter_value("no contexts in this request")
             for place, context in enumerate(contexts if isinstance(contexts, list | pd.Series) else []):
                 for turn, text in enumerate(context if isinstance(context, list | np.ndarray) else []):
