@@ -20,8 +20,8 @@ from typing import NamedTuple
 HANG_SECONDS = 180.0  # a stage of the small project takes some 3 s
 ENVIRONMENT = {"VHCR_MLFLOW": "off", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 IMPORTS = (
-    "encodings.utf_8_sig", "torch", "polars", "pandas", "pyarrow.parquet", "gensim.models", "great_expectations",
-    "altair", "sklearn.linear_model", "mlflow", "fastapi", "uvicorn",
+    "encodings.utf_8_sig", "torch", "polars", "pandas", "pyarrow.parquet", "gensim.models",
+    "great_expectations", "altair", "sklearn.linear_model", "mlflow", "fastapi", "uvicorn",
 )  # fmt: skip
 
 
