@@ -34,6 +34,9 @@ from vhcr.training.run import TrainedRun
 
 run = TrainedRun.load(sys.argv[1])
 print(run.model(pack([[run.vocabulary.encode(["hello"], end=True)]], [0]), Noise(0)).word_errors.sum().item())
+from vhcr.cli import main
+
+main(["chat", sys.argv[1], "--max-words", "4"])
 """
 
 
@@ -60,20 +63,22 @@ def test_a_run_comes_back_from_the_hub_with_the_same_losses(tmp_path: Path, name
     assert "| bound on −log p, nats per word | 3.22 |" in card
 
 
-def test_the_core_dependencies_are_enough_to_load_and_to_score(tmp_path: Path) -> None:
+def test_the_core_dependencies_are_enough_to_load_to_score_and_to_talk(tmp_path: Path) -> None:
     """All that the project can install beside them is refused, as if it were not there."""
     run = TrainedRun.load(trained_run(tmp_path))
     export(run, tmp_path / "hub")
     heavy = (
-        "typer,rich,fastapi,uvicorn,httpx,mlflow,prefect,dvc,pandas,polars,scipy,sklearn,matplotlib,gensim,"
+        "fastapi,uvicorn,httpx,mlflow,prefect,dvc,pandas,scipy,sklearn,matplotlib,gensim,"
         "yaml,jinja2,huggingface_hub"
     )
     done = subprocess.run(
         [sys.executable, "-c", BARE, str(tmp_path / "hub"), heavy],
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=240, check=False, input="hello\n",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) == pytest.approx(error(run), rel=1e-6)
+    scored, *said = done.stdout.splitlines()
+    assert float(scored) == pytest.approx(error(run), rel=1e-6)
+    assert any(said), "it is talked with, too: the tokeniser once needed what only the pipeline installs"
 
 
 def test_the_command_writes_a_run_that_other_commands_take(

@@ -1,7 +1,7 @@
 """A trained run in the form of the Hugging Face Hub: config.json, model.safetensors, a card. Nothing is sent.
 
 ``config.json`` is run.json with the words of the vocabulary, so the two files are a whole run:
-``TrainedRun.load`` reads them, with the core dependencies alone; text needs polars, too.
+``TrainedRun.load`` reads them; the core dependencies are enough, for text and ``vhcr chat`` as well.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ parameters, {words:,} words. It answers what was said before.
 {numbers}
 ## Use
 
-The core dependencies of `vhcr` are enough to load and to score; speaking needs `polars` beside them:
+The core dependencies of `vhcr` are enough to load, to score and to speak:
 
 ```python
 from vhcr.training.run import TrainedRun

@@ -46,7 +46,7 @@ def trained(corpus: str, system: str, seed: int) -> Path:
 
 
 def evaluated(corpus: str, system: str, seed: int) -> Path:
-    """(metrics, summary, provenance).json and (conversations, responses, control).parquet."""
+    """(metrics, summary, provenance).json, (conversations, responses, control).parquet, latents/."""
     return DATA / "evaluated" / corpus / system / str(seed)
 
 

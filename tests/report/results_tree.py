@@ -128,6 +128,8 @@ def write_run(
     pq.write_table(pa.table(per_conversation), evaluated / "conversations.parquet")
     responses = write_responses(evaluated / "responses.parquet", average, own)
     write_control(evaluated / "control.parquet", kl_conv, own)
+    if kl_conv:
+        write_latents(evaluated / "latents", own)
     num_words = int(words.sum())
     sums = {name: float(np.sum(per_conversation[name])) / num_words for name in NATS}
     exact = system == "hred"
@@ -263,6 +265,26 @@ def write_responses(path: Path, average: float, rng: np.random.Generator) -> dic
         }
     pq.write_table(pa.Table.from_pylist(rows), path)
     return result
+
+
+def write_latents(folder: Path, rng: np.random.Generator) -> None:
+    """A map of two islands, which are the topics, and a label that is nearly them."""
+    topic = [i % 2 for i in range(NUM_CONVERSATIONS)]
+    rows: dict[str, Any] = {
+        "id": [f"c{i}" for i in range(NUM_CONVERSATIONS)],
+        "text": ["what about the printer ?\nnothing" if t else "wine ?\nyes" for t in topic],
+        "label_topic": [None if i == 0 else ("ink" if t else "wine") for i, t in enumerate(topic)],
+        "topic": topic,
+        "x": rng.normal(np.array(topic) * 4.0),
+        "y": rng.normal(size=NUM_CONVERSATIONS),
+    }
+    folder.mkdir()
+    pq.write_table(pa.table(rows), folder / "latents.parquet")
+    words = (["wine", "glass"], ["printer", "ink"])
+    write_json(
+        folder / "topics.json",
+        [{"topic": i, "size": topic.count(i), "words": words[i], "typical": [f"c{i + 2}"]} for i in (0, 1)],
+    )
 
 
 def write_control(path: Path, kl_conv: float, rng: np.random.Generator) -> None:

@@ -14,6 +14,7 @@ from vhcr.params import Params
 from vhcr.report.charts import dvc_template, figure_spec, page_style, panel_spec, write_images
 from vhcr.report.figures import (
     EDGE,
+    MAX_GROUPS,
     MAX_POINTS_IN_ALL,
     OTHER_COLOURS,
     SYSTEM_COLOURS,
@@ -228,3 +229,18 @@ def test_the_template_of_dvc_plots_is_the_chart_of_the_report() -> None:
     assert text == dvc_template()
     for mark in ("DATA", "TITLE", "X", "Y", "X_LABEL", "Y_LABEL"):
         assert f"<DVC_METRIC_{mark}>" in text
+
+
+def test_a_map_is_coloured_by_each_label_and_by_topic_where_there_is_none(report: Report) -> None:
+    (panel,) = figure(report, "map").panels
+    assert panel.title == "VHCR + u.d, by topic"
+    assert dict(panel.table()[1]) == {"wine": "59", "ink": "60", "(none)": "1"}
+    runs = report.results.runs
+    run = next(run for run in runs if run.map is not None)
+    assert run.map is not None
+    crowded = replace(run.map, labels={}, topics=[(f"w{i}",) for i in range(120)], topic=range(120))
+    results = replace(report.results, runs=(replace(run, map=crowded),))
+    drawn = figures(Evidence(results, num_samples=1, seed=0), PaperFigures(None))
+    (panel,) = next(figure for figure in drawn if figure.id == "map").panels
+    assert dict(panel.table()[1])["other"] == str(120 - MAX_GROUPS)
+    assert len(panel.table()[1]) == MAX_GROUPS + 1

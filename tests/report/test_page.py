@@ -189,3 +189,15 @@ def test_left_out_runs_are_listed(report: Report) -> None:
 )  # fmt: skip
 def test_plain(value: object, text: str) -> None:
     assert plain(value) == text
+
+
+def test_topics_are_a_table_with_words_and_a_typical_conversation(page: str) -> None:
+    table = page.partition('id="topics"')[2].partition("</table>")[0]
+    assert re.findall(
+        r"<th scope=.row.>(\d+)</th><td class=.left.>(\d+)</td><td class=.left.>([^<]+)", table
+    ) == [
+        ("0", "60", "wine, glass"),
+        ("1", "60", "printer, ink"),
+    ]
+    assert "what about the printer ?" in table
+    assert "nothing" not in table, "of the typical conversation, only how it begins"

@@ -63,6 +63,10 @@ def write_vectors(path):
             file.write(word.encode() + b" " + random.standard_normal(4).astype("<f4").tobytes() + b"\n")
 
 
+def inner(folder):
+    return [path.relative_to(folder) for path in (folder / "latents").iterdir()]
+
+
 def run(params, system):
     evaluate.run(params, "toy", system, 0)
     folder = layout.evaluated("toy", system, 0)
@@ -88,7 +92,10 @@ def test_rows_add_up_to_the_metrics_and_equal_runs_give_equal_bytes(params):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["vhcr-ud-0"]["kl_conv_per_word"] == metrics["kl_conv_per_word"]
     assert summary["vhcr-ud-0"]["average_1turn"] == metrics["responses"]["1"]["average"]
-    names = {*evaluate.WRITTEN, "summary.json"} - {"provenance.json"}
+    latents = pq.read_table(folder / "latents" / "latents.parquet")
+    assert latents["id"].to_pylist() == table["conversation_id"].to_list()
+    assert latents["kl"].to_pylist() == pytest.approx(table["kl_conv"].to_list(), rel=1e-3, abs=1e-6)
+    names = {*evaluate.WRITTEN, "summary.json", *map(str, inner(folder))} - {"provenance.json"}
     first = {name: (folder / name).read_bytes() for name in names}
     shutil.rmtree(folder)
     run(params, "vhcr-ud")
@@ -97,6 +104,7 @@ def test_rows_add_up_to_the_metrics_and_equal_runs_give_equal_bytes(params):
 
 def test_responses_answer_the_contexts_that_go_on_long_enough(params):
     folder, metrics = run(params, "hred")
+    assert inner(folder) == [], "HRED has no latents; DVC still wants its folder"
     table = pq.read_table(folder / "responses.parquet").to_pandas()
     turns = pq.read_table(layout.tokenised("toy") / "conversations.parquet").to_pandas()
     turns = turns[turns["split"] == "test"].set_index("conversation_id")["num_turns"]

@@ -42,8 +42,10 @@ def send_evaluated(run: MlflowRun, folder: Path, step: int) -> None:
     """The outcome of an evaluation: its numbers, at the step of the parameters, and its files."""
     metrics = read_object(folder / "metrics.json")
     run.log_metrics({f"test/{name}": value for name, value in numbers(metrics)}, step)
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    run.log_artifacts(files, EVALUATION)
+    shown = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    run.log_artifacts([path for path in shown if path.is_file()], EVALUATION)
+    for inner in (path for path in shown if path.is_dir() and any(path.iterdir())):
+        run.log_artifacts([inner], f"{EVALUATION}/{inner.name}")
 
 
 def import_run(folder: Path, evaluated: Path | None = None, *, uri: str | None = None) -> str:

@@ -14,7 +14,7 @@ from vhcr.results.paper import PaperFigures
 from vhcr.results.runs import Results, load_one
 
 NUM_SAMPLES = 20
-FIGURES = ("kl", "loss", "dimensions")  # those that are about one run; the report has the others
+FIGURES = ("kl", "loss", "dimensions", "map")  # those that are about one run; the report has the others
 
 
 def send_shown(run_id: str, corpus: str, system: str, seed: int) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -142,6 +144,8 @@ def dvc_template() -> str:
 
 
 def _height(panel: Panel, usual: int) -> int:
+    if panel.kind == "map":
+        return 2 * usual
     return 24 * max(2, len(panel.dots)) if panel.kind == "dots" else usual
 
 
@@ -172,6 +176,8 @@ def _rows(panel: Panel) -> list[Spec]:
             {"system": label(spot.system), "name": spot.name, "x": spot.x, "y": spot.y}
             | {"at": edge if beyond else spot.y, "beyond": beyond}
         )
+    for place in panel.places:
+        rows.append(asdict(place) | {"system": label(place.system)})
     rows += [{"system": label(rule.system), "name": rule.name, "rule": rule.y} for rule in panel.rules]
     return rows
 
@@ -205,6 +211,8 @@ def _chart(panel: Panel, style: Style, *, legend: bool, data: str = "drawn") -> 
         ).transform_flatten(["x", "y"])
     elif panel.kind == "dots":
         made = _dots_chart(panel, colour, fill, style)
+    elif panel.kind == "map":
+        made = _map_chart(panel, style)
     else:
         made = _spots_chart(panel, colour, fill)
     return made.properties(data=alt.NamedData(data))
@@ -303,6 +311,28 @@ def _spots_chart(panel: Panel, colour: alt.Color, fill: alt.Fill) -> alt.LayerCh
     edge = _edge(panel)
     above = [beyond] if edge is not None and any(spot.y > edge for spot in panel.spots) else []
     return alt.layer(*([rule, name] if panel.rules else []), *above, spots)
+
+
+def _map_chart(panel: Panel, style: Style) -> alt.LayerChart:
+    """Colours are of groups, not of systems: it brings its own legend."""
+    import altair as alt
+
+    groups = [name for name, _ in Counter(place.group for place in panel.places).most_common()]
+    bare = alt.Axis(labels=False, ticks=False, grid=False)
+    legend = alt.Legend(orient="bottom", columns=4, symbolOpacity=1, labelColor=style.ink)
+    hues = alt.Scale(domain=groups, scheme="tableau10")
+    scale = alt.Scale(zero=False, nice=False, padding=8)
+    points = (
+        alt.Chart()
+        .mark_circle(size=22, opacity=0.75)
+        .encode(
+            x=alt.X("x:Q", title=panel.x, scale=scale, axis=bare),
+            y=alt.Y("y:Q", title=panel.y, scale=scale, axis=bare),
+            color=alt.Color("group:N", scale=hues, legend=legend),
+            tooltip=["group:N", "name:N"],
+        )
+    )
+    return alt.layer(points).resolve_scale(color="independent")
 
 
 if __name__ == "__main__":

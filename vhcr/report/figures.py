@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +16,8 @@ from vhcr.results.runs import EMBEDDING_METRICS, Point, Run
 MAX_POINTS = 160  # of one line; more cannot be told apart at the size of a panel
 MAX_POINTS_IN_ALL = 3000  # of a panel's lines together, which bounds the page's size
 FEW_RUNS = 12  # beyond which curves of the training batches would hide those of the validation split
+MAX_PLACES = 400  # conversations on a map; more hide one another
+MAX_GROUPS = 9  # colours that can be told apart; what is rarer is "other"
 EDGE = 0.25  # nats a word above an exact NLL: a bound beyond stands at the edge, its number beside it
 
 # Hue by family (HRED grey, VHRED cool, VHCR warm); second colour for dark backgrounds. Each has a contrast of
@@ -73,6 +76,17 @@ class Spot:
 
 
 @dataclass(frozen=True)
+class Place:
+    """One conversation on a map, and what it is coloured by."""
+
+    system: str
+    name: str
+    x: float
+    y: float
+    group: str
+
+
+@dataclass(frozen=True)
 class Rule:
     """A level to compare with, drawn across the panel."""
 
@@ -83,16 +97,17 @@ class Rule:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes: lines over x, dots by system, or spots in a plane."""
+    """One pair of axes: lines over x, dots by system, spots in a plane, or a map of places."""
 
     title: str
-    kind: Literal["lines", "dots", "spots"]
+    kind: Literal["lines", "dots", "spots", "map"]
     x: str
     y: str = ""
     lines: list[Line] = field(default_factory=list)
     dots: list[Dot] = field(default_factory=list)
     spots: list[Spot] = field(default_factory=list)
     rules: list[Rule] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
     log_x: bool = False
     log_y: bool = False
     from_zero: bool = False
@@ -100,7 +115,8 @@ class Panel:
     @property
     def systems(self) -> list[str]:
         """Systems drawn, each once."""
-        marks: list[Line | Dot | Spot | Rule] = [*self.lines, *self.dots, *self.spots, *self.rules]
+        marks: list[Line | Dot | Spot | Rule | Place] = [*self.lines, *self.dots, *self.spots, *self.rules]
+        marks += self.places
         return list(dict.fromkeys(mark.system for mark in marks))
 
     def table(self) -> tuple[list[str], list[list[str]]]:
@@ -115,6 +131,9 @@ class Panel:
         if self.kind == "spots":
             rows = [[spot.name, _shown(spot.x), _shown(spot.y)] for spot in self.spots]
             return ["run", self.x, self.y], rows + [[rule.name, "", _shown(rule.y)] for rule in self.rules]
+        if self.kind == "map":
+            counts = Counter(place.group for place in self.places)
+            return ["group", "conversations drawn"], [[name, str(n)] for name, n in counts.most_common()]
         drawn = [line for line in self.lines if not line.faint]
         numbers = [dict(line.points) for line in drawn]
         places = sorted({x for line in numbers for x in line})
@@ -179,6 +198,7 @@ def figures(evidence: Evidence, paper: PaperFigures) -> list[Figure]:
         _lengths(evidence),
         _positions(evidence),
         _dimensions(evidence),
+        _map(evidence),
     ]
     return [
         Figure(figure.id, figure.title, figure.caption, panels)
@@ -460,3 +480,38 @@ def _dimensions(evidence: Evidence) -> Figure:
         "Mean over the test split, largest first. A flat line at zero is a dimension that nothing uses.",
         [Panel(title, "lines", "dimension, by rank", "nats", lines) for title, lines in found.items()],
     )
+
+
+def _map(evidence: Evidence) -> Figure:
+    """Of each system the first run that has a map, once for each label, or by topic where there are none."""
+    firsts = [
+        next((run for run in evidence.results.of(system) if run.map is not None), None)
+        for system in evidence.results.systems
+    ]
+    return Figure(
+        "map",
+        "Conversations by their z_conv",
+        f"The first {MAX_PLACES} conversations of the test split at the two principal components of z_conv's "
+        "posterior mean, coloured by what people labelled them, or else by topic: a cluster of z_conv. "
+        "Where a colour keeps to a region, z_conv knows of it; islands may also differ in what two "
+        "components do not show. `vhcr explore` opens the map to look around in.",
+        [panel for run in firsts if run is not None for panel in _map_panels(run)],
+    )
+
+
+def _map_panels(run: Run) -> list[Panel]:
+    found = run.map
+    assert found is not None
+    topics = [" ".join(words[:2]) or f"topic {number}" for number, words in enumerate(found.topics)]
+    by: Mapping[str, Sequence[str | None]] = found.labels or {"topic": [topics[t] for t in found.topic]}
+    panels = []
+    for label_name, values in by.items():
+        common = {name for name, _ in Counter(values).most_common(MAX_GROUPS) if name is not None}
+        places = [
+            Place(run.system, text.replace("\n", " / ")[:80], round(x, 3), round(y, 3),
+                  value if value in common else "other" if value is not None else "(none)")
+            for x, y, text, value in zip(found.x[:MAX_PLACES], found.y, found.texts, values, strict=False)
+        ]  # fmt: skip
+        title = f"{label(run.system)}, by {label_name}"
+        panels.append(Panel(title, "map", "first component", "second component", places=places))
+    return panels

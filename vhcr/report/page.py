@@ -92,6 +92,8 @@ def render(report: Report, *, commit: str | None = None) -> str:
     sections = [("summary", "Summary"), ("tables", "Tables"), ("plots", "Plots")]
     sections += [("conversations", "Conversations")] if chats else []
     sections += [("control", "Control by z_conv")] if steered else []
+    topics = _topics(results)
+    sections += [("topics", "Topics of z_conv")] if topics else []
     sections += [("data", "Data"), ("provenance", "Settings and provenance")]
     different, shared = _settings(results)
     return rendered(
@@ -121,6 +123,7 @@ def render(report: Report, *, commit: str | None = None) -> str:
             system for system in results.systems if any(run.responses for run in results.of(system))
         ],
         steered=steered,
+        topics=topics,
         protocol_sentence=_protocol_sentence(results),
         splits=_sizes(data.tokenisation.splits or data.manifest.splits, "Split"),
         validation=data.validation,
@@ -267,6 +270,22 @@ def _steered(results: Results) -> list[Steered]:
         seed = run.evaluated.protocol.evaluation.get("seed")
         made.append(Steered(system, run.name, seed, tables["interpolation"], tables["fixed"]))
     return made
+
+
+def _topics(results: Results) -> dict[str, Grid]:
+    """By run, the first of each system with z_conv: its topics, largest first."""
+    heads = ["Topic", "Conversations", "Words that set it apart", "Its most typical conversation begins"]
+    found = {}
+    for system in results.systems:
+        run = next((run for run in results.of(system) if run.map is not None), None)
+        if run is not None and run.map is not None:
+            sizes = Counter(run.map.topic)
+            rows: list[list[JsonValue]] = [
+                [number, sizes[number], ", ".join(words), run.map.texts[first].split("\n")[0]]
+                for number, (words, first) in enumerate(zip(run.map.topics, run.map.typical, strict=True))
+            ]
+            found[run.name] = Grid(heads, rows)
+    return found
 
 
 def _protocol_sentence(results: Results) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vhcr import layout
 from vhcr.errors import DataError
 from vhcr.evaluation.records import Evaluation, Parameters
+from vhcr.files import read_json
 from vhcr.results.labels import SYSTEM_LABELS, kinds, label, roles, system_order
 from vhcr.results.records import (
     Data,
@@ -68,6 +69,19 @@ class Talk:
     turns: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class LatentMap:
+    """Conversations of the test split in the plane of z_conv's two principal components, and its topics."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    texts: Sequence[str]
+    labels: Mapping[str, Sequence[str | None]]  # of conversations, by name
+    topic: Sequence[int]  # of each conversation, its place in ``topics``
+    topics: Sequence[tuple[str, ...]]  # the words that set each apart, by falling weight
+    typical: Sequence[int]  # of each topic, the conversation nearest to its centre
+
+
 TalkKey = tuple[str, str, int]  # "interpolation" or "fixed", the path if any, the number of the example
 
 
@@ -107,6 +121,7 @@ class Run:
     resampled: Mapping[str, Resampled] = field(default_factory=dict)  # in their place, of published runs
     responses: Mapping[tuple[int, str], Response] = field(default_factory=dict)  # (turns, conversation id)
     talks: Mapping[TalkKey, tuple[Talk, ...]] = field(default_factory=dict)  # Tables 6 and 7
+    map: LatentMap | None = None  # where there is a z_conv
 
     @property
     def corpus(self) -> str:
@@ -319,7 +334,32 @@ def _load_run(trained: Path, evaluated: Path, shown: Sequence[str], readable: Re
         sums=read_sums(evaluated),
         responses=_responses(evaluated / "responses.parquet", shown, as_written),
         talks=_talks(evaluated / "control.parquet", as_written),
+        map=read_map(evaluated / "latents"),
     )
+
+
+def read_map(folder: Path) -> LatentMap | None:
+    """The map that an evaluation left; None of a system without z_conv.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    if not (folder / "latents.parquet").exists():
+        return None
+    import pyarrow.parquet
+
+    latents = folder / "latents.parquet"
+    named = [name for name in pyarrow.parquet.read_schema(latents).names if name.startswith("label_")]
+    table = _read_parquet(latents, ["id", "text", "x", "y", "topic", *named]).to_pydict()
+    topics = read_json(folder / "topics.json")
+    place = {name: number for number, name in enumerate(table["id"])}
+    try:
+        words = [tuple(topic["words"]) for topic in topics]
+        typical = [place[topic["typical"][0]] for topic in topics]
+    except (KeyError, IndexError, TypeError) as error:
+        raise DataError(f"{folder / 'topics.json'}: not the topics of {latents}: {error!r}") from None
+    labels = {name.removeprefix("label_"): table[name] for name in named}
+    return LatentMap(table["x"], table["y"], table["text"], labels, table["topic"], words, typical)
 
 
 def read_curves(path: Path) -> Curves:

@@ -18,6 +18,9 @@ from vhcr.errors import DataError
 from vhcr.evaluation.evaluate import EvaluationData, evaluate
 from vhcr.evaluation.probes import Key
 from vhcr.evaluation.records import Evaluation, Protocol
+from vhcr.explore.atlas import Atlas
+from vhcr.explore.corpus import Corpus
+from vhcr.explore.files import write
 from vhcr.files import file_digest, read_object, write_json, write_parquet
 from vhcr.params import Params
 from vhcr.provenance import code_version, dvc_hash, machine, read_run, versions
@@ -68,7 +71,9 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
     clear_finished()
     merged = params.corpus(corpus)
     source, out = layout.tokenised(corpus), layout.evaluated(corpus, system, seed)
-    manifest = Manifest.of(source, "labels.parquet", *(f"token_ids/{name}.parquet" for name in READ))
+    manifest = Manifest.of(
+        source, "labels.parquet", "utterances.parquet", *(f"token_ids/{name}.parquet" for name in READ)
+    )
     if merged.training.num_threads:
         torch.set_num_threads(merged.training.num_threads)
     device = str(choose_device(merged.training.device))
@@ -98,6 +103,10 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
     write_parquet(out / "conversations.parquet", found.conversations._asdict())
     write_parquet(out / "responses.parquet", columns(found.responses, RESPONSES), RESPONSES)
     write_parquet(out / "control.parquet", columns(found.control, CONTROL), CONTROL)
+    latents = out / "latents"  # a folder of its own, as TensorBoard wants it; empty without z_conv
+    latents.mkdir(parents=True, exist_ok=True)
+    if trained.model.z_conv_size:
+        write(Atlas.of(trained, Corpus.load(trained, "test", source)), latents)
     write_json(out / "metrics.json", found.evaluation.as_json())
     write_json(out / "summary.json", {f"{system}-{seed}": summary(found.evaluation)})
     version = code_version()
