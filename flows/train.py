@@ -225,8 +225,8 @@ def link_results(room: Room, row: Mapping[str, Any], numbers: Mapping[str, float
         links["The report"] = page = recording.run_url(found[1], run_id, f"report/{room.report.name}")
         offer(page, f"report-{key_of(room)}", "The report", "kept with the run")
     lines = [f"**{room.system}** on **{room.corpus}**, seed {room.seed}; nats per word", ""]
-    lines += ["| | |", "| --- | --- |", *(f"| {name} | {value:.4f} |" for name, value in numbers.items()), ""]
-    lines += [f"[{text}]({link})  " for text, link in links.items()]
+    lines += [*(f"[{text}]({link})  " for text, link in reversed(links.items())), ""]
+    lines += ["| | |", "| --- | --- |", *(f"| {name} | {value:.3f} |" for name, value in numbers.items()), ""]
     lines += [f"On disk: `{room.folder}`  ", f"Talk to it: `vhcr chat {room.trained.relative_to(room.root)}`"]
     create_markdown_artifact("\n".join(lines), key=f"result-{key_of(room)}", description="Result")
 
