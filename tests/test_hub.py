@@ -73,7 +73,7 @@ def test_the_core_dependencies_are_enough_to_load_to_score_and_to_talk(tmp_path:
     )
     done = subprocess.run(
         [sys.executable, "-c", BARE, str(tmp_path / "hub"), heavy],
-        capture_output=True, text=True, timeout=240, check=False, input="hello\n",
+        capture_output=True, text=True, timeout=240, check=False, input="hello\n", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     scored, *said = done.stdout.splitlines()

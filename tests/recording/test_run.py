@@ -306,7 +306,8 @@ def test_a_number_that_changed_is_the_latest_and_others_are_sent_once(corpus: st
 def test_an_imported_run_has_its_files_and_keeps_the_time_it_ended(corpus: str, tmp_path: Path) -> None:
     """Its artifacts are what a registered version is fetched from; evaluating later is no training time."""
     write_run(corpus, tmp_path / "run")
-    (tmp_path / "evaluated").mkdir()
+    (tmp_path / "evaluated" / "latents").mkdir(parents=True)
+    (tmp_path / "evaluated" / "latents" / "topics.json").write_text("[]")
     (tmp_path / "evaluated" / "metrics.json").write_text('{"nll_per_word": 4.5}')
     first = import_run(tmp_path / "run")
     connected = recording.client()
@@ -316,6 +317,8 @@ def test_an_imported_run_has_its_files_and_keeps_the_time_it_ended(corpus: str, 
     assert (stored.info.status, stored.info.end_time) == ("FINISHED", ended)
     kept = {item.path for item in connected.list_artifacts(first)}
     assert {"run.json", "curves.csv", "metrics.json", "evaluation"} <= kept
+    inner = connected.list_artifacts(first, "evaluation/latents")
+    assert [item.path for item in inner] == ["evaluation/latents/topics.json"]
     curves = hashlib.sha256((tmp_path / "run" / "curves.csv").read_bytes()).hexdigest()
     assert stored.data.tags["sha256/curves.csv"] == curves
 
