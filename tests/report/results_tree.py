@@ -278,7 +278,7 @@ def write_latents(folder: Path, rng: np.random.Generator) -> None:
         "x": rng.normal(np.array(topic) * 4.0),
         "y": rng.normal(size=NUM_CONVERSATIONS),
     }
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     pq.write_table(pa.table(rows), folder / "latents.parquet")
     words = (["wine", "glass"], ["printer", "ink"])
     write_json(
