@@ -41,60 +41,38 @@ COLUMNS = (
     "tags.`started_by`",
     "attributes.`Dataset`",
 )
-NATS = {
-    "nll_per_word": "NLL or its bound, nats per word",
-    "reconstruction_per_word": "Reconstruction error, nats per word",
-    "kl_conv_per_word": "KL of z_conv, nats per word",
-    "kl_utt_per_word": "KL of z_utt, nats per word",
-}
-LINES = {  # section -> the curves in it, and what each is called
-    "Validation": {f"validation/{name}": title for name, title in NATS.items()},
-    "Training": {
-        "train/nll_per_word": "NLL or its bound on training batches, nats per word",
-        "train/kl_per_word": "KL on training batches, nats per word",
-        "train/kl_weight": "Weight of the KL",
-        "train/words_per_second": "Words a second",
-    },
+LINES = {  # section -> the curves in it
+    "Validation": (
+        "validation/nll_per_word",
+        "validation/reconstruction_per_word",
+        "validation/kl_conv_per_word",
+        "validation/kl_utt_per_word",
+    ),
+    "Training": ("train/nll_per_word", "train/kl_per_word", "train/kl_weight", "train/words_per_second"),
 }
 BARS = {
-    "Test": {
-        **{f"test/{name}": NATS[name] for name in ("nll_per_word", "kl_conv_per_word", "kl_utt_per_word")},
-        **{
-            f"test/responses/1/{metric}": f"Responses of one turn: embedding {metric}"
-            for metric in ("average", "extrema", "greedy")
-        },
-    }
+    "Test": (
+        "test/nll_per_word",
+        "test/kl_conv_per_word",
+        "test/kl_utt_per_word",
+        "test/responses/1/average",
+        "test/responses/1/extrema",
+        "test/responses/1/greedy",
+    )
 }
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # else it opens on an empty page for traces
-NOTE = "mlflow.note.content"
-ABOUT = """\
-Conversation models trained by `{name}`; nats are per word, EOS counted.
-
-- [All runs as a table]({table}), the lowest bound first, seeds below their mean
-- [Curves of all runs]({curves}), and bars of the test split
-- The champion and its card: [registered model {name}]({model})
-"""
 
 
 def save_views(connected: MlflowClient, experiment_id: str) -> None:
-    """Write the two views, and what the experiment is about, as its tags; a description where it has none.
+    """Write the two views as tags of the experiment, where they are not there as they should be.
 
     Raises:
         RecordingError: MLflow cannot be reached.
     """
     with plainly():
-        found = connected.get_experiment(experiment_id)
-        stored = found.tags
-        views = {TABLE: _table(), CURVES: _curves()}
-        tags = {SHARED + key: json.dumps(state, separators=(",", ":")) for key, state in views.items()} | KIND
-        if not stored.get(NOTE):
-            tags[NOTE] = ABOUT.format(
-                name=found.name,
-                table=view_url(experiment_id, TABLE),
-                curves=view_url(experiment_id, CURVES),
-                model=f"{pages_url()}/#/models/{found.name}",
-            )
-        for name, text in tags.items():
+        stored = connected.get_experiment(experiment_id).tags
+        views = {SHARED + key: state for key, state in ((TABLE, _table()), (CURVES, _curves()))}
+        for name, state in views.items():
+            text = json.dumps(state, separators=(",", ":"))
             if stored.get(name) != text:
                 connected.set_experiment_tag(experiment_id, name, text)
 
@@ -135,7 +113,7 @@ def _curves() -> dict[str, Any]:
     for kind, groups in (("LINE", LINES), ("BAR", BARS)):
         for name, metrics in groups.items():
             sections.append({"uuid": f"vhcr-{name}", "name": name, "display": True, "isReordered": True})
-            charts += [_chart(kind, f"vhcr-{name}", *metric) for metric in metrics.items()]
+            charts += [_chart(kind, f"vhcr-{name}", metric) for metric in metrics]
     return {
         # Ordered by a number, runs stand side by side; by time, they would hide behind their parents.
         **_search(SINGLE_RUNS, "metrics.`test/nll_per_word`", ascending=True),
@@ -148,7 +126,7 @@ def _curves() -> dict[str, Any]:
     }
 
 
-def _chart(kind: str, section: str, metric: str, title: str) -> dict[str, Any]:
+def _chart(kind: str, section: str, metric: str) -> dict[str, Any]:
     chart: dict[str, Any] = {
         "uuid": f"vhcr-{metric}",
         "type": kind,
@@ -156,7 +134,7 @@ def _chart(kind: str, section: str, metric: str, title: str) -> dict[str, Any]:
         "metricSectionId": section,
         "deleted": False,
         "isGenerated": False,
-        "displayName": title,
+        "displayName": metric,
         "metricKey": metric,
     }
     if kind == "LINE":
