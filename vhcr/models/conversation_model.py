@@ -98,21 +98,24 @@ class ConversationModel(nn.Module, ABC):
         """The state after one more utterance of each conversation, in the order of ``state``."""
 
     @abstractmethod
-    def h_cxt(self, state: Tensor) -> Tensor:
-        """What the next turn is given of a state: h_cxt (Eq. 4)."""
-
-    @abstractmethod
-    def decoder_start(
-        self, h_cxt: Tensor, z_utt: Tensor | None = None, z_conv: Tensor | None = None
-    ) -> Tensor:
-        """Where decoding of an utterance begins, [sequences, ...]."""
-
-    @abstractmethod
     def logits(self, word_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One word: ([sequences], a decoder's state) -> (log p of the next word up to a constant, new state).
 
         The first is a new tensor, [sequences, vocab].
         """
+
+    def h_cxt(self, state: Tensor) -> Tensor:
+        """What the next turn is given of a state: h_cxt (Eq. 4); here all of it."""
+        return state
+
+    def decoder_start(
+        self,
+        h_cxt: Tensor,
+        z_utt: Tensor | None = None,  # noqa: ARG002
+        z_conv: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        """Where decoding of an utterance begins, [sequences, ...]: here h_cxt, all that was said."""
+        return h_cxt
 
     def make_room(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the shapes of ``tensors``, which are to be loaded, where data decide them; here none."""

@@ -193,19 +193,6 @@ class KneserNey(ConversationModel):
         older = state.gather(1, (column + words).clamp_max(ORDER - 2))
         return torch.where(column + words < ORDER - 1, older, newest)
 
-    def h_cxt(self, state: Tensor) -> Tensor:
-        """All of it."""
-        return state
-
-    def decoder_start(
-        self,
-        h_cxt: Tensor,
-        z_utt: Tensor | None = None,  # noqa: ARG002
-        z_conv: Tensor | None = None,  # noqa: ARG002
-    ) -> Tensor:
-        """The same: an utterance begins with SOS after all that was heard."""
-        return h_cxt
-
     def logits(self, word_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One word: ([sequences], state) -> (log p of the next [sequences, vocab], the state with it)."""
         state = torch.cat([state[:, 1:], word_ids[:, None].to(state)], dim=1)

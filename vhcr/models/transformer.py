@@ -142,19 +142,6 @@ class Transformer(ConversationModel):
         """And those of one more utterance."""
         return self._heard(said, state, said.conversation)
 
-    def h_cxt(self, state: Tensor) -> Tensor:
-        """All of it."""
-        return state
-
-    def decoder_start(
-        self,
-        h_cxt: Tensor,
-        z_utt: Tensor | None = None,  # noqa: ARG002
-        z_conv: Tensor | None = None,  # noqa: ARG002
-    ) -> Tensor:
-        """The same: an utterance begins with SOS after all that was heard."""
-        return h_cxt
-
     def logits(self, word_ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One word: ([sequences], state) -> (log p of the next up to a constant, the state with it)."""
         there = torch.ones_like(word_ids, dtype=torch.bool)
