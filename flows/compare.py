@@ -34,7 +34,7 @@ from flows.rooms import Room
 from flows.settings import CompareSettings, Limits, TrainSettings
 from flows.shown import only_shown
 from flows.tether import follow_worker
-from flows.train import bring, find_mlflow, key_of, offer, run_step
+from flows.train import bring, find_mlflow, key_of, offer, open_mlflow, run_step
 from vhcr import layout
 from vhcr.errors import ParameterError, VhcrError
 from vhcr.files import read_json
@@ -66,7 +66,7 @@ def compare(settings: CompareSettings = DEFAULT_SETTINGS) -> dict[str, Any]:
     who, wait = f"flow run {flow_run.name}", settings.limits.wait_minutes * 60
     with room.held(who, logger.warning, wait):
         room.furnish()
-        find_mlflow(settings.corpus)
+        open_mlflow(settings.corpus, logger.warning)
         try:
             # Once, for all: the runs find it in the cache.
             run_step.with_options(name="prepare", task_run_name="prepare")("prepare", room, settings.limits)

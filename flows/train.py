@@ -79,7 +79,7 @@ def train(settings: TrainSettings = DEFAULT_SETTINGS) -> dict[str, Any]:
     wait = settings.limits.wait_minutes * 60
     with room.held(f"flow run {flow_run.name}", logger.warning, wait):
         room.furnish()
-        find_mlflow(room.corpus)
+        open_mlflow(room.corpus, logger.warning)
         try:
             for step in STEPS:
                 run_step.with_options(name=step, task_run_name=step, tags=[step])(step, room, settings.limits)
@@ -172,10 +172,27 @@ def key_of(room: Room) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{room.corpus}-{room.folder.name}".lower())
 
 
+def open_mlflow(corpus: str, log: Callable[[str], None]) -> None:
+    """Make the experiment of a corpus from here: where it is made decides where MLflow keeps its artifacts.
+
+    Files come first: that MLflow does not answer is said, and ends nothing.
+    """
+    from vhcr.recording import RecordingError
+
+    try:
+        find_mlflow(corpus)
+    except RecordingError as error:
+        log(
+            f"{error}\nThe flow goes on without MLflow, and its files will be complete; each stage sends "
+            "its run if MLflow answers by then, and `vhcr import-run` sends one later"
+        )
+
+
 def find_mlflow(corpus: str) -> Any:
     """MLflow's client and the experiment of a corpus, or None where there is no MLflow.
 
-    The experiment is made here if need be: where it is made decides where MLflow keeps its artifacts.
+    Raises:
+        RecordingError: MLflow does not answer.
     """
     from vhcr import recording
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 import yaml
 
-from flows import rooms
+from flows import compare, rooms
 from flows import train as flow
-from flows.settings import KEPT, SystemDials, TrainingDials, TrainSettings, chosen
+from flows.settings import KEPT, CompareSettings, SystemDials, TrainingDials, TrainSettings, chosen
 from flows.train import describe, train
 from tests.flows.conftest import ROOT, House, open_house, slow
 from tests.processes import gone, wait_for
+from vhcr import recording
 from vhcr.errors import ParameterError
 from vhcr.params import Params, TrainingParams
 from vhcr.provenance import read_run
@@ -150,6 +153,43 @@ def test_a_server_that_does_not_answer_stops_no_training(monkeypatch: pytest.Mon
     hear(flow.PROGRESS + json.dumps({**progress, "total_steps": 2, "seconds_left": 3}))
     hear(f"MLflow run {'a' * 32}")
     assert said == ["not shown: nobody there", f"MLflow run {'a' * 32}", "not shown: nobody there"]
+
+
+def test_mlflow_down_at_the_start_ends_no_flow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A nightly comparison was lost to a server that was restarting. Files come first; it is said once."""
+
+    def refuse() -> None:
+        raise recording.RecordingError("MLflow: nobody there")
+
+    def step(name: str, *_rest: object) -> bool:
+        steps.append(name)
+        return True
+
+    steps: list[str] = []
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VHCR_MLFLOW", raising=False)
+    monkeypatch.setattr(recording, "client", refuse)
+    monkeypatch.setattr(rooms.Room, "furnish", lambda _room: None)
+    for module in (flow, compare):
+        monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("flow"))
+        monkeypatch.setattr(module, "run_step", SimpleNamespace(with_options=lambda **_options: step))
+    monkeypatch.setattr(flow, "results", lambda *_arguments: {})
+    monkeypatch.setattr(compare, "run_here", lambda wanted, *_rest: (set(wanted), {}))
+    monkeypatch.setattr(compare, "collect", lambda *_arguments: None)
+    monkeypatch.setattr(compare, "read_json", lambda _path: [{"mlflow_run_id": None}])
+    monkeypatch.setattr(compare, "create_table_artifact", lambda **_content: None)
+
+    train.fn(TrainSettings())
+    assert steps == list(flow.STEPS)
+    assert len([line for line in caplog.messages if "nobody there\nThe flow goes on" in line]) == 1
+    caplog.clear()
+    steps.clear()
+    compare.compare.fn(CompareSettings(systems=["hred"], seeds=[0]))
+    assert steps == ["prepare", "report"]
+    assert len([line for line in caplog.messages if "nobody there\nThe flow goes on" in line]) == 1
 
 
 def test_progress_reads_as_a_table() -> None:

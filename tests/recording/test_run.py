@@ -161,6 +161,14 @@ def test_what_mlflow_says_of_a_failure_shows_no_password(
         assert "secret" not in text
 
 
+def test_a_server_that_does_not_answer_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was half a page of urllib3's."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # several would take 20 s
+    with pytest.raises(RecordingError) as caught:
+        store.client("http://ann:secret@127.0.0.1:1")
+    assert str(caught.value) == "MLflow at http://127.0.0.1:1: no answer ([Errno 111] Connection refused)"
+
+
 @pytest.mark.parametrize(
     ("error", "status"), [(None, "FINISHED"), (RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")]
 )

@@ -141,9 +141,16 @@ def without_password(uri: str) -> str:
 
 
 def told(error: Exception, uri: str | None = None) -> str:
-    """What MLflow says of an error; it repeats the address, password and all, which is not."""
+    """What MLflow says of an error, without the password in the address that it repeats.
+
+    Of a server that does not answer it says what urllib3 says, half a page; the reason at its end is kept.
+    """
+    text = str(error)
+    if "Max retries exceeded" in text:
+        reason = text.rpartition(": ")[2].strip("()'\"")
+        return f"no answer ({reason})"
     uri = (uri or tracking_uri()).rstrip("/")
-    return str(error).replace(uri, without_password(uri))
+    return text.replace(uri, without_password(uri))
 
 
 @contextlib.contextmanager
