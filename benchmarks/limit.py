@@ -27,9 +27,13 @@ def copying(device: str, floats: int) -> tuple[Callable[[int], object], float]:
 
 
 def peak(dtype: torch.dtype, device: str, clock: Clock, size: int = 3072) -> float:
-    """Floating-point operations a second in products of square matrices: the best of several."""
+    """Floating-point operations a second in products of square matrices: the best of several.
+
+    Of many where one takes milliseconds: the first ones of a size are several times as slow.
+    """
     product, operations = matmul(dtype, device, size)
-    return operations / min(alternate({"": product}, 1, clock)[""] for _ in range(5))
+    repeats = max(5, round(2e11 / operations))
+    return operations / min(alternate({"": product}, 1, clock)[""] for _ in range(repeats))
 
 
 def limit(clock: Clock, device: str = "cpu", size: int = 3072) -> Part:

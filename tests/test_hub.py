@@ -13,8 +13,10 @@ from tests.generation.runs import trained_run
 from vhcr.batch import pack
 from vhcr.cli import main
 from vhcr.errors import CheckpointError
+from vhcr.generation.respond import Responder
 from vhcr.hub import export
 from vhcr.models import Noise
+from vhcr.params import GenerationParams
 from vhcr.training.run import TrainedRun
 
 BARE = """
@@ -109,3 +111,18 @@ def test_other_words_than_those_it_was_trained_with_are_refused(tmp_path: Path) 
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"config.json: words: missing key"):
         TrainedRun.load(tmp_path)
+
+
+def test_an_export_speaks_as_its_corpus_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere, without params.yaml, a corpus whose replies never hold <unk> had said it again."""
+    run = TrainedRun.load(trained_run(tmp_path))
+    never = {"strategy": "beam", "beam_size": 3, "unknown_words": "never", "max_words": 7}
+    export(run, tmp_path / "hub", generation=never)
+    assert TrainedRun.load(tmp_path / "hub").info["generation"] == never
+    seen: list[GenerationParams] = []
+    monkeypatch.setattr(Responder, "__post_init__", lambda self: seen.append(self.params))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["generate", "hub", "hello", "--beam-size", "4"])
+    assert end.value.code == 0
+    assert (seen[0].unknown_words, seen[0].max_words, seen[0].beam_size) == ("never", 7, 4)

@@ -85,3 +85,21 @@ def test_a_name_is_refused_before_all_is_read(
 def test_a_path_that_is_not_there_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("inspect", "nowhere.csv") == 2
     assert "error: nowhere.csv: no such file or folder" in capsys.readouterr().err
+
+
+def test_a_handful_is_shown_and_then_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two conversations make no three splits; what was read is shown all the same, as a first look needs."""
+    (project / "few.csv").write_text("chat;text\na;hello\na;hi\nb;good morning\n", encoding="utf-8")
+    assert command("inspect", "few.csv") == 2
+    said = capsys.readouterr()
+    assert "a (2 turns)\n  - hello\n  - hi\nb (1 turns)" in said.out
+    assert "error: few.csv: a split by conversation of 2 conversations leaves validation empty" in said.err
+    assert said.err.count("cells are separated by") <= 1  # it had been said at each way of quoting
+    assert command("add", "few", "few.csv") == 2
+    assert "few" not in Params.load().corpora
+
+
+def test_an_error_names_the_file_and_not_its_copy(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "none.jsonl").write_text('{"lines": 3}\n', encoding="utf-8")
+    assert command("inspect", "none.jsonl") == 2
+    assert capsys.readouterr().err.startswith("error: none.jsonl: not one conversation")

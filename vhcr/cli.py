@@ -7,7 +7,7 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -360,6 +360,8 @@ def _looked_at(path: Path, reader: str | None, session_gap: float | None) -> Ins
         if (more := len(conversation.utterances) - MAX_TURNS_SHOWN) > 0:
             typer.echo(f"  ({more} more)")
     typer.echo("")
+    if found.problem is not None:
+        raise DataError(f"{path}: {found.problem}")
     for line in found.lines:
         typer.echo(f"{'! ' if line.level > logging.INFO else '  '}{line.text}")
     typer.echo(
@@ -416,7 +418,7 @@ def explore(
     typer.echo(f"{run}: inferring the latents of its conversations ...", err=True)
     atlas = _atlas(run, split, topics, checkpoint, device)
     token = secrets.token_urlsafe(16)
-    page = create_app(atlas, _generation_params(str(atlas.run.info["corpus"]), {}), token, others)
+    page = create_app(atlas, _generation_params(atlas.run.info, {}), token, others)
     typer.echo(address(listener.getsockname()[1], token))
     typer.echo("Open it in a browser of this machine. Ctrl-C ends.", err=True)
     loopback.serve(page, listener)
@@ -466,7 +468,9 @@ def export_hub(
     metrics = None
     with contextlib.suppress(DataError):  # trained but not evaluated: the card then has no numbers
         metrics = read_object(evaluation_of(found) / "metrics.json")
-    for path in export(TrainedRun.load(found, checkpoint), folder, metrics):
+    trained = TrainedRun.load(found, checkpoint)
+    spoken = _generation_section(str(trained.info.get("corpus")))
+    for path in export(trained, folder, metrics, spoken):
         typer.echo(path)
 
 
@@ -835,15 +839,21 @@ def _given(**options: Any) -> dict[str, Any]:
     return given
 
 
-def _generation_params(corpus: str, changes: dict[str, Any]) -> GenerationParams:
-    """Those of ``corpus`` in params.yaml where that file knows it, else ``DEFAULTS``; with ``changes``."""
-    from vhcr.params import GenerationParams, Params, parse
+def _generation_section(corpus: str) -> dict[str, Any]:
+    """How text of ``corpus`` is generated, as params.yaml says; empty where that does not know it."""
+    from vhcr.params import Params
 
-    values = DEFAULTS
-    if Path("params.yaml").is_file():
-        params = Params.load()
-        if corpus in params.corpora:
-            values = params.corpus(corpus).generation.model_dump()
+    if not Path("params.yaml").is_file():
+        return {}
+    params = Params.load()
+    return params.corpus(corpus).generation.model_dump() if corpus in params.corpora else {}
+
+
+def _generation_params(info: Mapping[str, Any], changes: dict[str, Any]) -> GenerationParams:
+    """Those of the run's corpus in params.yaml, else those it was exported with, else ``DEFAULTS``."""
+    from vhcr.params import GenerationParams, parse
+
+    values = _generation_section(str(info.get("corpus"))) or {**DEFAULTS, **info.get("generation", {})}
     return parse(GenerationParams, {**values, **changes}, where="generation", origin="command line")
 
 
@@ -858,7 +868,7 @@ def _responder(
     from vhcr.training.run import TrainedRun
 
     trained = TrainedRun.load(resolve_run(run), checkpoint, str(choose_device(device)))
-    params = _generation_params(str(trained.info.get("corpus")), changes)
+    params = _generation_params(trained.info, changes)
     return Responder(trained.model, params, Noise(seed), latent_scale), trained.vocabulary
 
 

@@ -1,6 +1,7 @@
 """A trained run in the form of the Hugging Face Hub: config.json, model.safetensors, a card. Nothing is sent.
 
-``config.json`` is run.json with the words of the vocabulary, so the two files are a whole run:
+``config.json`` is run.json with the words of the vocabulary, and with how its corpus generates text where
+params.yaml says that, so the two files are a whole run:
 ``TrainedRun.load`` reads them; the core dependencies are enough, for text and ``vhcr chat`` as well.
 """
 
@@ -62,14 +63,23 @@ may be wrong, offensive or copied from the corpus. It hears only words of its vo
 """
 
 
-def export(run: TrainedRun, folder: Path, metrics: Mapping[str, Any] | None = None) -> list[Path]:
-    """Write ``run`` to ``folder``; ``metrics`` are those of its evaluation, for the card.
+def export(
+    run: TrainedRun,
+    folder: Path,
+    metrics: Mapping[str, Any] | None = None,
+    generation: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Write ``run`` to ``folder``.
+
+    ``metrics`` are those of its evaluation, for the card; ``generation`` is the section of params.yaml that
+    says how it speaks, which is otherwise as ``run`` says (where it was exported before).
 
     Raises:
         StorageError: the folder cannot be written to.
     """
     write_tensors(folder / HUB_PARAMETERS, run.model.state_dict(), {})
-    write_json(folder / HUB_CONFIG, {**run.info, "words": run.vocabulary.words})
+    spoken = {"generation": dict(generation)} if generation else {}
+    write_json(folder / HUB_CONFIG, {**run.info, "words": run.vocabulary.words, **spoken})
     known = {key: said for key, said in NUMBERS.items() if (metrics or {}).get(key) is not None}
     rows = "".join(f"| {said} | {metrics[key]:.4g} |\n" for key, said in known.items()) if metrics else ""
     card = CARD.format(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from vhcr import corpora, preset
 from vhcr.conversation import Conversation
 from vhcr.corpora.placing import place_file, place_folder
 from vhcr.corpora.recognise import Recognised, recognise
-from vhcr.errors import CorpusError, ParameterError
+from vhcr.errors import CorpusError, DataError, ParameterError
 from vhcr.params import CORPUS_SECTIONS, Params, TokenisationParams
 from vhcr.tokenisation.account import Line, account
 from vhcr.tokenisation.dataset import Dataset, build
@@ -31,12 +32,16 @@ UNKNOWN_FROM = 0.12  # below the 0.15 that validation allows
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found, and the corpus's section for params.yaml: only where it differs from the defaults."""
+    """What was found, and the corpus's section for params.yaml: only where it differs from the defaults.
+
+    ``problem`` says why nothing can be trained on it (too few conversations, say); then there is no section.
+    """
 
     description: str
     examples: tuple[Conversation, ...]
     lines: tuple[Line, ...]
     section: dict[str, Any]
+    problem: str | None = None
 
 
 def inspect(path: Path, params: Params, overrides: Mapping[str, Any] | None = None) -> Inspection:
@@ -46,7 +51,6 @@ def inspect(path: Path, params: Params, overrides: Mapping[str, Any] | None = No
 
     Raises:
         CorpusError: no such path, no known format, or not one conversation.
-        DataError: the conversations cannot be tokenised, or are too few to be split.
     """
     if not path.exists():
         raise CorpusError(f"{path}: no such file or folder")
@@ -60,7 +64,8 @@ def inspect(path: Path, params: Params, overrides: Mapping[str, Any] | None = No
             place_folder(path, raw, reader)
         else:
             place_file(path, path.name, raw, reader)
-        found = recognise(raw, source) if reader == "auto" else Recognised(source, f"read as {reader}")
+        with _naming(path, raw):
+            found = recognise(raw, source) if reader == "auto" else Recognised(source, f"read as {reader}")
         tokenisation = params.defaults.tokenisation.model_copy(
             update={
                 **TOKENISATION,
@@ -69,10 +74,24 @@ def inspect(path: Path, params: Params, overrides: Mapping[str, Any] | None = No
             }
         )
         examples: list[Conversation] = []
-        dataset, settings = _fitted(raw, found, tokenisation, Path(scratch), examples)
+        try:
+            with _naming(path, raw):
+                dataset, settings = _fitted(raw, found, tokenisation, Path(scratch), examples)
+        except DataError as error:
+            return Inspection(found.description, tuple(examples), (), {}, problem=str(error))
     section = _section(path, found, params, settings, dataset)
     lines = tuple(account(dataset.manifest, dataset.metrics))
     return Inspection(found.description, tuple(examples), lines, section)
+
+
+@contextmanager
+def _naming(path: Path, raw: Path) -> Iterator[None]:
+    """Errors name the file that somebody gave, not its copy in the scratch folder."""
+    try:
+        yield
+    except CorpusError as error:
+        copied = raw if path.is_dir() else next((file for file in raw.iterdir() if file.is_file()), raw)
+        raise CorpusError(str(error).replace(str(copied), str(path)).replace(str(raw), str(path))) from error
 
 
 def _fitted(

@@ -210,9 +210,9 @@ def test_own_file_by_address(server: Server) -> None:
             r"letters\.docx: reader jsonl reads \.jsonl, \.ndjson, \.json, \.yml, \.yaml files",
         ),
         (
-            "table",
+            "ubuntu",
             {"path": "folder"},
-            r"folder: reader table finds no \.csv or \.tsv or \.parquet or \.xlsx or .* file in it",
+            r"folder: reader ubuntu finds no \.tsv or \.csv or \.tgz file in it",
         ),
         ("cornell", {"path": "letters.docx"}, r"letters\.docx: neither a zip nor a tar\.gz archive"),
         ("jsonl", {"path": "."}, r"\.: holds data/raw/c itself"),

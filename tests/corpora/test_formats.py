@@ -181,6 +181,33 @@ def test_a_column_that_counts_is_the_turn_whatever_it_is_called(tmp_path: Path) 
     assert seen(alone)[2].source.columns.conversation is None  # a number of each utterance
 
 
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+def test_an_utterance_an_object_is_a_row(tmp_path: Path, name: str) -> None:
+    """JSON Lines with a row a line had been refused: none of them holds a list of utterances."""
+    rows: list[dict[str, Any]] = [
+        {"id": 1, "conversation": 7, "turn": 1, "speaker": "ann", "text": "Until six."},
+        {"id": 2, "conversation": 7, "turn": 0, "speaker": "ben", "text": "Open?"},
+        {"id": 3, "conversation": 8, "turn": 0, "text": "Hi!"},
+        {"id": 4, "conversation": 8, "turn": 1, "speaker": "ben"},
+    ]
+    text = json.dumps(rows) if name.endswith("n") else "\n".join(map(json.dumps, rows))
+    conversations, skipped, found = seen(write(tmp_path / name, text))
+    assert "a table (json" in found.description
+    assert [each.id for each in conversations] == ["7", "8"]
+    assert texts(conversations) == [["Open?", "Until six."], ["Hi!"]]
+    assert speakers(conversations[0]) == ["ben", "ann"]
+    assert speakers(conversations[1]) == [None]
+    assert skipped.as_dict()["by_reason"] == {"text is not a string": 1}
+
+
+def test_json_beside_a_table_is_no_table(tmp_path: Path) -> None:
+    write(tmp_path / "all" / "chats.csv", "dialogue_id,utterance\n1,b\n")
+    write(tmp_path / "all" / "info.json", '{"text": "what this is"}')
+    conversations, _, found = seen(tmp_path / "all")
+    assert found.description.startswith("recognised as a table (csv)")
+    assert texts(conversations) == [["b"]]
+
+
 def test_a_table_in_the_order_of_its_rows(tmp_path: Path) -> None:
     text = "dialogue_id,utterance\n1,b\n1,a\n2,c\n"
     conversations, _, found = seen(write(tmp_path / "t.csv", text))

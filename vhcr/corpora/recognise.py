@@ -16,8 +16,7 @@ from vhcr.corpora.jsonl import TEXTS, objects, turns_of
 from vhcr.corpora.records import BrokenRecordError, SourceFile, read_json, source_files, split_of
 from vhcr.corpora.skipped import Skipped
 from vhcr.corpora.table import list_of, values_of
-from vhcr.corpora.table_files import INTEGER, header_of, rows_of
-from vhcr.corpora.table_files import SUFFIXES as TABLE_SUFFIXES
+from vhcr.corpora.table_files import INTEGER, header_of, rows_of, tables
 from vhcr.corpora.telegram import chats_of
 from vhcr.corpora.times import WRITTEN, time_of
 from vhcr.errors import CorpusError
@@ -36,7 +35,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "conversation": (
         "conversation", "conversation_id", "conversationid", "dialogue_id", "dialog_id", "dialogueid",
         "conv_id", "chat", "chat_id", "thread", "thread_id", "session", "session_id", "ticket", "ticket_id",
-        "channel", "dialogue", "dialog", "id",
+        "channel", "dialogue", "dialog", "conv", "id",
     ),
     "turn": (
         "turn", "turn_id", "turn_idx", "turn_number", "utterance_idx", "utterance_id", "message_number",
@@ -121,6 +120,7 @@ def _slack(folder: Path, source: SourceParams) -> Recognised | None:
 
 
 def _json(folder: Path, source: SourceParams) -> Recognised | None:
+    is_rows = False  # an utterance an object: a table
     for file in source_files(folder, JSON_SUFFIXES):
         if file.path.suffix.lower() == ".json" and _begins_with_object(file, source):
             try:
@@ -134,11 +134,14 @@ def _json(folder: Path, source: SourceParams) -> Recognised | None:
         for value, _ in islice(objects(file, folder, Skipped(), source.encoding), 100):
             turns = turns_of(value)
             if not turns:
+                is_rows |= any(
+                    isinstance(value.get(key), str) for key in value if key.lower() in NAMES["text"]
+                )
                 continue
             key = next(key for key, found in value.items() if found is turns)
             of = _turn_keys(turns)
             return _as(source, "jsonl", f"conversations in JSON: {key!r} holds the turns{of}")
-    if source_files(folder, JSON_SUFFIXES[:2]):
+    if not is_rows and source_files(folder, JSON_SUFFIXES[:2]):
         return _as(source, "jsonl", "JSON Lines")  # whose reader says what is wrong with them
     return None
 
@@ -175,7 +178,7 @@ def _text(folder: Path, source: SourceParams) -> Recognised | None:
 
 
 def _table(folder: Path, source: SourceParams) -> Recognised | None:
-    files = source_files(folder, TABLE_SUFFIXES)
+    files = tables(folder)
     if not files:
         return None
     given, (source, header) = source, _quoting(files, source)

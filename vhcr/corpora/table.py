@@ -19,12 +19,11 @@ from vhcr.corpora.records import (
     Gathering,
     SourceFile,
     name_of,
-    source_files,
     split_of,
     text_of,
 )
 from vhcr.corpora.skipped import Skipped
-from vhcr.corpora.table_files import INTEGER, SUFFIXES, named, rows_of
+from vhcr.corpora.table_files import INTEGER, SUFFIXES, named, rows_of, tables
 from vhcr.corpora.times import WRITTEN, DateOrder, order_of, time_of
 from vhcr.errors import CorpusError
 from vhcr.params import SourceParams, TableColumns
@@ -44,7 +43,7 @@ def read_table(folder: Path, source: SourceParams, skipped: Skipped) -> Iterator
     Raises:
         CorpusError: there is no table, or one of them is not as ``table_files.rows_of`` wants it.
     """
-    files = source_files(folder, SUFFIXES)
+    files = tables(folder)
     if not files:
         raise CorpusError(f"{folder}: no table ({', '.join(SUFFIXES)})")
     with Gathering() as gathering:

@@ -1,14 +1,16 @@
-"""The rows of CSV, TSV, Excel and Parquet files, with where each stands."""
+"""The rows of CSV, TSV, Excel, Parquet and JSON files, with where each stands."""
 
 from __future__ import annotations
 
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vhcr.corpora.records import SourceFile
+from vhcr.corpora import jsonl
+from vhcr.corpora.records import SourceFile, source_files
 from vhcr.corpora.skipped import Skipped
 from vhcr.corpora.text_files import delimiter_of, dialect, is_clean, opened, undecodable
 from vhcr.corpora.times import WRITTEN, time_of
@@ -17,9 +19,11 @@ from vhcr.params import SourceParams, TableColumns
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 WORKBOOKS = (".xlsx", ".xls", ".xlsb", ".ods")
-SUFFIXES = (*DELIMITERS, ".parquet", *WORKBOOKS)
+PLAIN = (*DELIMITERS, ".parquet", *WORKBOOKS)
+SUFFIXES = (*PLAIN, *jsonl.SUFFIXES)
 MAX_FIELD_CHARACTERS = 2**24
 ROWS_PER_BATCH = 4096
+HEADER_ROWS = 2000  # objects whose keys are the columns
 INTEGER = re.compile(r"[+-]?\d+(\.0*)?")
 
 Row = tuple[list[Any], str]
@@ -37,6 +41,11 @@ def named(columns: TableColumns) -> dict[str, str]:
     return found
 
 
+def tables(folder: Path) -> list[SourceFile]:
+    """The tables of a raw corpus; JSON files hold rows only where no other table is."""
+    return source_files(folder, PLAIN) or source_files(folder, jsonl.SUFFIXES)
+
+
 def rows_of(file: SourceFile, source: SourceParams, skipped: Skipped) -> Iterator[Row]:
     """Each row's cells, those that ``named`` lists, and its place; rows that are none are counted.
 
@@ -49,6 +58,8 @@ def rows_of(file: SourceFile, source: SourceParams, skipped: Skipped) -> Iterato
         return _parquet_rows(file, source.columns)
     if suffix in WORKBOOKS:
         return _workbook_rows(file, source.columns, skipped)
+    if suffix in jsonl.SUFFIXES:
+        return _json_rows(file, source, skipped)
     return _csv_rows(file, source, skipped)
 
 
@@ -70,6 +81,9 @@ def header_of(path: Path, source: SourceParams) -> list[str]:
     if suffix in WORKBOOKS:
         _, rows = _sheet(path)
         return [str(cell) for cell in rows[0]] if rows else []
+    if suffix in jsonl.SUFFIXES:
+        found = jsonl.objects(SourceFile(path, path.name, "", None), path.parent, Skipped(), source.encoding)
+        return list(dict.fromkeys(key for value, _ in islice(found, HEADER_ROWS) for key in value))
     with opened(path, source.encoding, newline="") as text:
         return next(csv.reader(text, **_dialect(path, source, strict=False)), [])
 
@@ -227,3 +241,12 @@ def _parquet_rows(file: SourceFile, columns: TableColumns) -> Iterator[Row]:
                     yield [values[key][index] for key in names], f"{file.name}: row {number}"
     except (pyarrow.ArrowException, OSError) as error:
         raise CorpusError(f"{file.path}: not a readable Parquet file: {error}") from error
+
+
+def _json_rows(file: SourceFile, source: SourceParams, skipped: Skipped) -> Iterator[Row]:
+    """Objects of cells, one a line or in an array; a key that one lacks is an empty cell."""
+    names = list(named(source.columns).values())
+    _positions(file.path, header_of(file.path, source), source.columns)
+    folder = file.path.parents[file.name.count("/")]
+    for value, where in jsonl.objects(file, folder, skipped, source.encoding):
+        yield [value.get(name) for name in names], where

@@ -154,7 +154,7 @@ def _delimiter_of(
     encoding: str | None,
     quotechar: str | None,
     default: str,
-    *version: int,  # noqa: ARG001
+    *version: int,
 ) -> str:
     with opened(path, encoding, newline="") as file:
         sample = file.read(SAMPLE_BYTES)
@@ -182,9 +182,14 @@ def _delimiter_of(
     if default in scores and scores[default] >= scores[best]:
         best = default
     if best != default:
-        name = {"\t": "tabs"}.get(best, f"{best!r}")
-        logger.info("%s: cells are separated by %s; source.delimiter says otherwise", path.name, name)
+        _say_delimiter(path, best, *version)
     return best
+
+
+@lru_cache(maxsize=1024)  # said once, though quotation marks were tried both ways
+def _say_delimiter(path: Path, delimiter: str, *version: int) -> None:  # noqa: ARG001
+    name = {"\t": "tabs"}.get(delimiter, f"{delimiter!r}")
+    logger.info("%s: cells are separated by %s; source.delimiter says otherwise", path.name, name)
 
 
 def dialect(delimiter: str, quotechar: str | None, *, strict: bool) -> dict[str, Any]:
