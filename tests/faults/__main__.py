@@ -29,6 +29,9 @@ KINDS = {
     "requests": (requests.case, 2),
     "wholes": (wholes.case, 3),
 }
+LONG = {
+    "wholes": 10
+}  # kind -> minutes below which it is left out, unless it is named: it takes some to begin
 FAILURES = Path(".work/faults")
 
 
@@ -36,22 +39,24 @@ def main() -> None:
     """Try cases; status 1 where one failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=3.0, help="for all kinds together")
-    parser.add_argument("--only", nargs="*", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--minutes", type=float, default=3.0, help="for all; each kind has a case at least")
+    parser.add_argument("--only", nargs="*", choices=list(KINDS), help="kinds (default: all that fit in)")
     parser.add_argument("--case", type=int, help="try this number of each kind alone")
     parser.add_argument("--write", type=Path, help="also add the figures to this file (results/faults.json)")
     asked = parser.parse_args()
+    kinds = asked.only or [kind for kind in KINDS if asked.minutes >= LONG.get(kind, 0)]
+    began = time.monotonic()
+    end = began + asked.minutes * 60
     forked.import_all()
     figures: dict[str, Counter[str]] = {}
-    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vhcr-faults-") as temporary:
         root = Path(temporary)
         small = build(root)
         print(f"a small project is ready after {time.monotonic() - began:.0f} s", flush=True)
-        shares = sum(KINDS[kind][1] for kind in asked.only)
-        for kind in asked.only:
+        for place, kind in enumerate(kinds):
             draw_case, share = KINDS[kind]
-            until = time.monotonic() + asked.minutes * 60 * share / shares
+            left = sum(KINDS[other][1] for other in kinds[place:])
+            until = time.monotonic() + (end - time.monotonic()) * share / left
             figures[kind] = Counter()
             number = asked.case or 0
             while True:

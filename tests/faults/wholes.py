@@ -46,6 +46,7 @@ VICTIMS = {
     "flow alone": (FLOW, False),
     "flow and its group": (FLOW, True),
 }
+PREFECT_SERVER = "prefect.server.api.server:create_app"
 END_SECONDS = 300  # in which a stage whose starter was killed has ended: it may still be starting up
 
 
@@ -65,15 +66,18 @@ def case(small: Small, root: Path, draw: random.Random) -> Case:
     )  # fmt: skip
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(moment)
-    family = _family(folder)
+    family, servers = _family(folder)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL) if group else process.kill()
     process.wait()
+    for server in servers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            server.kill()
     what = f"{victim} killed after {moment:.1f} s"
     until = time.monotonic() + END_SECONDS
     while left := [one for one in family if not gone(one)]:
         if time.monotonic() > until:
-            return Case(what, "failed", f"still running: {left}")
+            return Case(what, "failed", f"still running: {[_described(one) for one in left]}")
         time.sleep(0.2)
     ended = _run(folder, *DVC)
     wrong = _wrong(begun / "finished", folder)
@@ -132,14 +136,23 @@ def _run(folder: Path, *command: str) -> forked.Ended:
     return forked.Ended(done.returncode, done.stdout + done.stderr, time.monotonic() - begun)
 
 
-def _family(folder: Path) -> list[psutil.Process]:
-    """Processes that work in the folder, besides servers that Prefect has started for the flow."""
-    found = []
+def _family(folder: Path) -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """Processes that work in the folder; and servers that Prefect has started for a flow without one.
+
+    These outlive a flow that is killed, which docs/reliability.md says.
+    """
+    found, servers = [], []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.cwd() == str(folder):
-                found.append(process)
-    return found
+                (servers if PREFECT_SERVER in process.cmdline() else found).append(process)
+    return found, servers
+
+
+def _described(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return f"{process} {process.cmdline()}"
+    return str(process)
 
 
 def _wrong(finished: Path, folder: Path) -> list[str]:

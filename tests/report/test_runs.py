@@ -122,6 +122,8 @@ def test_what_the_data_stages_wrote_may_be_missing(small: Path) -> None:
     ("values", "complaint"),
     [
         ({"nll_per_word": None}, r"metrics\.json: nll_per_word = None"),
+        ({"nll_per_word": "abc"}, r"metrics\.json: nll_per_word = 'abc'"),
+        ({"nll_per_word": -5}, r"metrics\.json: nll_per_word = -5"),
         ({"responses": {"1": {"average": "high"}}}, r"metrics\.json: responses\.1\.average = 'high'"),
     ],
 )

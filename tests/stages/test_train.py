@@ -15,10 +15,11 @@ import pytest
 
 from tests.generation.runs import trained_run
 from tests.stages import project
-from vhcr import layout
+from vhcr import layout, recording
 from vhcr.errors import CheckpointError, DataError, ParameterError, ValidationError, VhcrError
 from vhcr.files import read_json, write_json
 from vhcr.provenance import read_run
+from vhcr.recording import MlflowRun
 from vhcr.stages import train
 from vhcr.training.run import TrainedRun
 
@@ -92,6 +93,29 @@ def test_killed_while_it_records_a_finished_training_is_not_made_again(params, m
         train.run(params, "toy", "vhcr-ud", 0)
     assert contents(folder) == first
     assert not list((layout.WORK / "train").iterdir())
+
+
+def test_mlflow_down_at_its_start_or_all_along_costs_no_training(params, monkeypatch, caplog):
+    """It failed after half a minute with half a page of urllib3's; a nightly run was lost."""
+    sent = []
+
+    def down(*_arguments, **_rest):
+        raise recording.RecordingError("MLflow: nobody there")
+
+    monkeypatch.setenv("VHCR_MLFLOW", "on")
+    monkeypatch.setattr(MlflowRun, "start", down)
+    monkeypatch.setattr(train, "import_run", sent.append)
+    folder = layout.trained("toy", "hred", 0)
+    train.run(params, "toy", "hred", 0)
+    assert sent == [folder], "sent by itself when MLflow answers"
+    assert caplog.text.count("nobody there") == 1
+    first = contents(folder)
+    shutil.rmtree(folder)
+    caplog.clear()
+    monkeypatch.setattr(train, "import_run", down)
+    train.run(params, "toy", "hred", 0)
+    assert contents(folder) == first
+    assert f"vhcr import-run {folder}" in caplog.text
 
 
 def test_a_run_from_before_a_setting_existed_loads_with_it_at_rest(tmp_path):

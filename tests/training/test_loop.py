@@ -281,6 +281,17 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         new_state("hred").load(path)
 
 
+def test_a_checkpoint_with_a_number_that_is_none_is_refused_by_name(tmp_path):
+    """Its digest is right: it was written so."""
+    path = tmp_path / "state.safetensors"
+    state = new_state("hred")
+    with torch.no_grad():
+        state.model.decoder.output.linear.bias[5] = float("nan")
+    state.save(path)
+    with pytest.raises(CheckpointError, match=rf"{path}: model/decoder\S+ holds a number that is not finite"):
+        new_state("hred").load(path)
+
+
 def test_a_full_disk_leaves_the_checkpoint_before_untouched(tmp_path, monkeypatch):
     path = tmp_path / "state.safetensors"
     state = new_state("hred")

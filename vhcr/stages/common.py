@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import inspect
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -18,7 +17,6 @@ from vhcr.errors import ParameterError, VhcrError
 from vhcr.files import NO_ROOM, read_text
 from vhcr.params import Params
 from vhcr.provenance import dvc_hash
-from vhcr.tether import end_with_parent
 
 FINISHED = "finished"  # beside a training's state in .work: where its run was published
 
@@ -62,10 +60,6 @@ def stage_main(run: Callable[..., None], argv: list[str] | None = None) -> None:
     arguments: dict[str, Any] = vars(parser.parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     share_work()
-    if "DVC_STAGE" in os.environ or "VHCR_TETHERED" in os.environ:
-        # DVC that is killed cannot stop its stage, which would go on by itself and keep a core. As it is, a
-        # training leaves a checkpoint, and everything else ends.
-        end_with_parent(known_as="python")
     try:
         params = Params.load(arguments.pop("params"))
         if "seed" in arguments and not 0 <= arguments["seed"] < 2**63:
