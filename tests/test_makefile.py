@@ -64,3 +64,28 @@ def test_running_installs_no_tools_of_the_tests(tmp_path: Path) -> None:
         said = make("-n", target, f"PYTHON={sys.executable}", cwd=tmp_path).stdout
         assert ".[pipeline]" in said
         assert (".[pipeline,dev]" in said) == tools, target
+
+
+def test_a_folder_without_git_is_told_to_dvc_before_anything_is_installed(tmp_path: Path) -> None:
+    """`dvc repro` failed in an unpacked archive after an installation of 2.7 GB."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    bare = tmp_path / "python3"  # new enough, but it can make no virtual environment: there all ends
+    bare.write_text('#!/bin/sh\ncase "$*" in *ensurepip*) exit 1;; esac\n')
+    bare.chmod(0o755)
+    ceiling = {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    done = make("install", f"PYTHON={bare}", cwd=tmp_path, **ceiling)
+    assert done.returncode != 0
+    assert "This folder is in no git repository" in done.stdout
+    assert "no_scm = true" in (tmp_path / ".dvc" / "config.local").read_text()
+
+
+def test_mlflows_pages_are_not_begun_over_those_of_a_server(tmp_path: Path) -> None:
+    """It asked itself for its database, and ended with a refused connection."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".installed").touch()
+    done = make("mlflow", cwd=tmp_path, MLFLOW_TRACKING_URI="http://elsewhere:5000")
+    assert done.returncode != 0
+    assert "whose pages are there: http://elsewhere:5000" in done.stderr

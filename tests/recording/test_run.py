@@ -141,6 +141,19 @@ def test_a_failing_server_stops_no_resumed_training_either(
     assert [step for step, _ in points(again, "train/nll_per_word")] == [10, 20]
 
 
+def test_killed_before_its_id_was_noted_a_run_is_found_by_its_attempt(corpus: str) -> None:
+    """A kill while a training started up left a run RUNNING for ever, and the rerun made another."""
+
+    def begin(attempt: str) -> str:
+        name = recording.experiment_name(corpus)
+        return MlflowRun.start(name, "vhcr-ud-0", {}, {"system": "vhcr-ud"}, attempt=attempt).run_id
+
+    first = begin("one")
+    assert begin("one") == first
+    assert begin("another") != first
+    assert num_runs(corpus) == 2
+
+
 def test_what_mlflow_says_of_a_failure_shows_no_password(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, corpus: str
 ) -> None:

@@ -1,8 +1,10 @@
 """Stage evaluate: every number of a report's row, from files alone, the same each time."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +14,7 @@ import pytest
 from tests.stages import project
 from tests.training import tiny
 from vhcr import layout
-from vhcr.errors import DataError
+from vhcr.errors import DataError, VhcrError
 from vhcr.evaluation.probes import Gathered, probe_labels
 from vhcr.evaluation.records import METRIC_VERSION
 from vhcr.evaluation.responses import controlled
@@ -316,8 +318,21 @@ def test_a_label_without_value_is_refused(tmp_path):
         evaluate.read_labels(tmp_path / "labels.parquet")
 
 
-def test_corrupted_parquet_is_named(params):
-    path = layout.tokenised("toy") / "token_ids" / "test.parquet"
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"test\.parquet"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("data/tokenised/toy/token_ids/test.parquet", "is not the file that manifest.json"),
+        ("data/tokenised/toy/labels.parquet", "is not the file that manifest.json"),
+        ("data/embeddings/toy/vectors.bin", "is not the file that metrics.json beside it names"),
+        ("data/trained/toy/hred/0/best.safetensors", "damaged: it holds other numbers"),
+    ],
+)
+def test_a_flipped_byte_in_what_an_evaluation_reads_is_refused_by_name(params, name, said):
+    """A bound of 5.6912 became 5.6901, or 6.048, with status 0."""
+    path = Path(name)
+    damaged = bytearray(path.read_bytes())
+    # Of tables inside, of vectors and checkpoints the last numbers.
+    damaged[len(damaged) // 2 if path.suffix == ".parquet" else -4] ^= 0x01
+    path.write_bytes(damaged)
+    with pytest.raises(VhcrError, match=re.escape(f"{name}: {said}")):
         evaluate.run(params, "toy", "hred", 0)

@@ -17,10 +17,11 @@ from tests.generation.runs import trained_run
 from tests.stages import project
 from vhcr import layout, recording
 from vhcr.errors import CheckpointError, DataError, ParameterError, ValidationError, VhcrError
-from vhcr.files import read_json, write_json
-from vhcr.provenance import read_run
+from vhcr.files import read_json, write_json, write_text
+from vhcr.provenance import dvc_hash, read_run
 from vhcr.recording import MlflowRun
 from vhcr.stages import train
+from vhcr.stages.common import clear_finished
 from vhcr.training.run import TrainedRun
 
 REPRODUCIBLE = (
@@ -73,7 +74,10 @@ def test_a_run_can_be_loaded_and_equal_seeds_give_equal_bytes(params):
 
 
 def test_killed_while_it_records_a_finished_training_is_not_made_again(params, monkeypatch):
-    """Its checkpoint had been moved away by then, and DVC deletes what a stage that did not end has left."""
+    """Its checkpoint had been moved away by then, and DVC deletes what a stage that did not end has left.
+
+    A training that could not be written down (run.json, of a number that JSON cannot hold) was lost, too.
+    """
     folder = layout.trained("toy", "vhcr-ud", 0)
 
     class Killed(BaseException):
@@ -82,16 +86,38 @@ def test_killed_while_it_records_a_finished_training_is_not_made_again(params, m
     def killed(*_args):
         raise Killed
 
-    with monkeypatch.context() as patched:
-        patched.setattr(shutil, "rmtree", killed)  # the last thing that a training does
-        with pytest.raises(Killed):
-            train.run(params, "toy", "vhcr-ud", 0)
-    first = contents(folder)
+    first = None
+    for module, name in ((train, "write_json"), (shutil, "rmtree")):  # in the middle, and the very last
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, killed)
+            if first is not None:
+                patched.setattr("vhcr.training.loop.train_step", killed)
+            with pytest.raises(Killed):
+                train.run(params, "toy", "vhcr-ud", 0)
+        first = contents(folder) if name == "rmtree" else {}
     shutil.rmtree(folder)
     with monkeypatch.context() as patched:
         patched.setattr("vhcr.training.loop.train_step", killed)
         train.run(params, "toy", "vhcr-ud", 0)
     assert contents(folder) == first
+    assert not list((layout.WORK / "train").iterdir())
+
+
+def test_a_finished_training_is_kept_until_dvc_has_noted_it(params, monkeypatch, tmp_path):
+    """DVC was killed in the second after its stage had ended: the rerun trained from step 1."""
+    folder = layout.trained("toy", "hred", 0)
+    monkeypatch.setenv("DVC_STAGE", "train@toy-hred-0")
+    train.run(params, "toy", "hred", 0)
+    first = contents(folder)
+    shutil.rmtree(folder)  # as DVC does before it runs a stage that it has not noted
+    with monkeypatch.context() as patched:
+        patched.setattr("vhcr.training.loop.train_step", None)
+        train.run(params, "toy", "hred", 0)
+    assert contents(folder) == first
+    clear_finished()
+    assert list((layout.WORK / "train").glob("*/state.safetensors"))
+    write_text(tmp_path / "dvc.lock", f"md5: {dvc_hash(folder / 'run.json')}")
+    clear_finished()
     assert not list((layout.WORK / "train").iterdir())
 
 
