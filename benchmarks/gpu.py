@@ -70,6 +70,7 @@ def paper() -> Setting:
         TrainingParams(
             num_epochs=30,
             max_steps=None,
+            epoch_order="shuffled",
             batch_conversations=80,
             learning_rate=0.0001,
             final_learning_rate_factor=1.0,

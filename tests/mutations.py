@@ -63,6 +63,8 @@ RECURRENT = "vhcr/models/kernels/recurrent.py"
 BUILD = "vhcr/models/build.py"
 BATCH = "vhcr/batch.py"
 TOKEN_FILES = "vhcr/token_files.py"
+ORDER = "vhcr/training/order.py"
+TEST_ORDER = "tests/training/test_order.py"
 TEST_GAUSSIAN = MODELS + "test_gaussian.py"
 TEST_DROPS = MODELS + "test_drops.py"
 TEST_NOISE = MODELS + "test_noise.py"
@@ -86,7 +88,9 @@ TEST_EVALUATE = "tests/stages/test_evaluate.py"
 LIKELIHOOD = "vhcr/evaluation/likelihood.py"
 STATISTICS = "vhcr/results/statistics.py"
 EMBEDDING = "vhcr/evaluation/embedding_metrics.py"
-DATASET = "vhcr/tokenisation/dataset.py"
+SPOOL_FILE = "vhcr/tokenisation/spool.py"
+CUT = "vhcr/tokenisation/cut.py"
+ENCODE = "vhcr/tokenisation/encode.py"
 SPLITS_FILE = "vhcr/tokenisation/splits.py"
 VOCABULARY = "vhcr/tokenisation/vocabulary.py"
 TOKENISER = "vhcr/tokenisation/tokeniser.py"
@@ -270,7 +274,8 @@ MUTATIONS: list[Mutation] = [
     _m("names not put in the order of length", BATCH, "index[order], sample[order]", "index, sample[order]", TEST_BATCH),
     _m("last row of the longest only", BATCH, "last_row = row_starts[num_turns - 1]", "last_row = row_starts[num_turns.max() - 1]", TEST_BATCH),
     _m("ids outside the vocabulary let through", TOKEN_FILES, "tokens.max() >= vocabulary_size", "tokens.max() > vocabulary_size", TEST_BATCH),
-    _m("every epoch in one order", TOKEN_FILES, "key=[seed, epoch]", "key=[seed, 0]", TEST_BATCH),
+    _m("every epoch in one order", ORDER, "Philox(key=[seed, epoch])).permutation", "Philox(key=[seed, 0])).permutation", TEST_ORDER),
+    _m("every epoch in one computed order", ORDER, "Philox(key=[seed, epoch]).random_raw", "Philox(key=[seed, 0]).random_raw", TEST_ORDER),
     # --- decoding ---
     _m("SOS may be said", DECODE, "NEVER = (PAD, SOS)", "NEVER = (PAD,)", TEST_DECODE),
     _m("UNK is said where it may not be", DECODE, "else (*NEVER, UNK)", "else NEVER", TEST_DECODE),
@@ -338,22 +343,22 @@ MUTATIONS: list[Mutation] = [
     _m("a validation is made twice", LOOP, '!= ("validation", step)', '!= ("", step)', TEST_LOOP),
     _m("no checkpoint before an end that is asked for", LOOP, "        checkpoint()\n        workers.wait()", "        workers.wait()", TEST_LOOP),
     # --- data ---
-    _m("the vocabulary counts all splits", DATASET, 'whole.filter(pl.col("split") == "train")', "whole.filter(pl.lit(True))", TEST_DATASET),
-    _m("an utterance's last word stands where EOS belongs", DATASET, 'pl.col("words").list.head(params.max_words - 1)', 'pl.col("words").list.head(params.max_words)', TEST_DATASET),
-    _m("a turn too many", DATASET, 'pl.col("turn") < params.max_turns', 'pl.col("turn") <= params.max_turns', TEST_DATASET),
-    _m("the shortest conversations left out", DATASET, 'pl.col("turns") >= params.min_turns', 'pl.col("turns") > params.min_turns', TEST_DATASET),
-    _m("utterances without an end", DATASET, "tokens = np.full(ends[-1], EOS, dtype=np.int32)", "tokens = np.full(ends[-1], UNK, dtype=np.int32)", TEST_DATASET),
-    _m("lines of nobody merged", DATASET, "if speaker is None or len(lines) == 1:", "if len(lines) == 1:", TEST_DATASET),
+    _m("the vocabulary counts all splits", CUT, 'whole.filter(pl.col("split") == "train")', "whole.filter(pl.lit(True))", TEST_DATASET),
+    _m("an utterance's last word stands where EOS belongs", CUT, 'pl.col("words").list.head(params.max_words - 1)', 'pl.col("words").list.head(params.max_words)', TEST_DATASET),
+    _m("a turn too many", CUT, 'pl.col("turn") < params.max_turns', 'pl.col("turn") <= params.max_turns', TEST_DATASET),
+    _m("the shortest conversations left out", CUT, '("short_conversations", pl.col("turns") < params.min_turns)', '("short_conversations", pl.col("turns") <= params.min_turns)', TEST_DATASET),
+    _m("utterances without an end", ENCODE, "tokens = np.full(ends[-1], EOS, dtype=np.int32)", "tokens = np.full(ends[-1], UNK, dtype=np.int32)", TEST_DATASET),
+    _m("lines of nobody merged", SPOOL_FILE, "if speaker is None or len(lines) == 1:", "if len(lines) == 1:", TEST_DATASET),
     _m("a group in several splits", SPLITS_FILE, "        if units[index] != previous:\n", "        if True:\n", TEST_SPLITS),
     _m("splits in the order of the corpus", SPLITS_FILE, "(digests[units[index]], units[index], index)", "index", TEST_SPLITS),
     _m("splits cut where a float says", SPLITS_FILE, "Fraction(str(validation_fraction)), Fraction(str(test_fraction))", "Fraction(validation_fraction), Fraction(test_fraction)", TEST_SPLITS),
-    _m("one split whatever the seed", SPLITS_FILE, 'key = seed.to_bytes(8, "big")', "key = bytes(8)", TEST_SPLITS),
+    _m("one split whatever the seed", SPLITS_FILE, 'key = seed.to_bytes(8, "big")\n    digests', "key = bytes(8)\n    digests", TEST_SPLITS),
     _m("equal counts in the order of their coming", VOCABULARY, "key=lambda item: (-item[1], item[0])", "key=lambda item: -item[1]", TEST_VOCABULARY),
     _m("a vocabulary four words too large", VOCABULARY, "ranked[: size - len(SPECIALS)]", "ranked[:size]", TEST_VOCABULARY),
     _m("rare words one count too high", VOCABULARY, "if item[1] >= min_count", "if item[1] > min_count", TEST_VOCABULARY),
     _m("words after the end", VOCABULARY, "            if id == EOS:\n                break\n", "            if id == EOS:\n                continue\n", TEST_VOCABULARY),
     _m("typographic apostrophes part words", TOKENISER, 'text.str.replace_all(APOSTROPHES, "\'")', 'text.str.replace_all(APOSTROPHES, " ")', TEST_TOKENISER),
-    _m("shares of all splits for shares of one", LEAKAGE, "shared / own.height if", "shared / known.height if", TEST_DATASET),
+    _m("shares of all splits for shares of one", LEAKAGE, "found / counts[split] if", "found / counts.total() if", TEST_DATASET),
     _m("vectors trained on the test split", EMBEDDINGS, 'table.filter(pc.equal(table["split"], self.split))["words"]', 'table["words"]', TEST_EMBEDDINGS),
     _m("coverage of types for that of tokens", EMBEDDINGS, "sum(counts[word] for word in covered) / tokens if", "len(covered) / types if", TEST_EMBEDDINGS),
     _m("responses compared with their contexts", RESPONSES, "real[evaluation.context_turns + turn]", "real[turn]", TEST_EVALUATE),

@@ -25,8 +25,9 @@ MAY_IMPORT = {
     "loopback": {"errors"},
     "provenance": {"errors", "files"},
     "tether": set(),
-    "corpora": FILES,
-    "tokenisation": FILES | {"corpora"},
+    "engines": {"errors", "tether"},
+    "corpora": FILES | {"engines"},
+    "tokenisation": FILES | {"corpora", "engines"},
     "validation": FILES | {"corpora", "tokenisation"},  # of corpora what a skipped record weighs
     "word_vectors": {"errors", "files"},
     "preset": set(),

@@ -18,7 +18,7 @@ from tests.models.examples import Conversation, arrays, conversations, packed
 from vhcr import token_files
 from vhcr.batch import Batch, pack
 from vhcr.errors import DataError
-from vhcr.token_files import Conversations, epoch_order
+from vhcr.token_files import Conversations
 from vhcr.tokenisation.specials import EOS, SOS
 
 # Names 10, 11, 12. Conversation 11 is the longest, so it comes first; 10 and 12 keep their order.
@@ -277,18 +277,6 @@ def test_load_refuses_another_kind_of_table(tmp_path: Path, table: dict[str, Any
     pq.write_table(pa.table(table), tmp_path / "test.parquet")
     with pytest.raises(DataError, match=r"test\.parquet"):
         Conversations.load(tmp_path / "test.parquet")
-
-
-# --- the order of training ---
-
-
-def test_epoch_order_is_a_permutation_of_its_own_for_every_seed_and_epoch() -> None:
-    orders = {(seed, epoch): epoch_order(50, seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)}
-    for order in orders.values():
-        assert sorted(order.tolist()) == list(range(50))
-    assert len({tuple(order.tolist()) for order in orders.values()}) == 6
-    assert (epoch_order(50, 1, 2) == orders[1, 2]).all()
-    assert not (epoch_order(50, 0, 0) == np.arange(50)).all()
 
 
 @pytest.mark.parametrize(

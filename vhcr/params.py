@@ -150,6 +150,12 @@ class TokenisationParams(Section):
     segmenter: Literal["auto", "none", "characters", "chinese", "japanese", "thai"] = Field(
         description="Words of languages without spaces; auto: by a look at the text."
     )
+    # It changes no result, so it is in no record of one.
+    engine: Literal["processes", "ray"] = Field(
+        default="processes",
+        exclude=True,
+        description="Who works on the shards: all cores of this machine, or a Ray cluster.",
+    )
 
 
 class ValidationParams(Section):
@@ -247,6 +253,9 @@ class TrainingParams(Section):
 
     num_epochs: Positive = Field(description="Passes over the training split.")
     max_steps: Positive | None = Field(description="Stop after this many steps, whatever the epoch.")
+    epoch_order: Literal["shuffled", "computed"] = Field(
+        description="Of conversations: shuffled in memory, 8 bytes each; or computed batch by batch, in none."
+    )
     batch_conversations: Positive = Field(description="Conversations per step.")
     learning_rate: Annotated[float, Field(gt=0.0)] = Field(description="Of Adam.")
     final_learning_rate_factor: Probability = Field(
@@ -355,7 +364,11 @@ AT_REST: dict[str, dict[str, Any]] = {
         "kl_cycles": 1,
         "final_kl_weight": 1.0,
     },
-    "training": {"final_learning_rate_factor": 1.0, "loss_reduction": "mean"},
+    "training": {
+        "epoch_order": "shuffled",
+        "final_learning_rate_factor": 1.0,
+        "loss_reduction": "mean",
+    },
     "evaluation": {"precision": "float32"},
     "generation": {"unknown_words": "allow"},
 }

@@ -217,8 +217,3 @@ class Conversations:
         order = np.argsort(self.words_per_conversation[:total], kind="stable")
         for start in reversed(range(0, total, batch_conversations)[first::every]):
             yield self.batch(order[start : start + batch_conversations])
-
-
-def epoch_order(num_conversations: int, seed: int, epoch: int) -> Ints:
-    """The order of epoch ``epoch``: a function of the seed and the epoch, so resuming needs no memory."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_conversations)

@@ -26,8 +26,8 @@ from vhcr.corpora.skipped import Skipped, Unit
 from vhcr.errors import DataError, ValidationError
 from vhcr.files import read_object
 from vhcr.params import TokenisationParams, ValidationParams
-from vhcr.tokenisation.dataset import SCHEMAS, TOKEN_IDS
 from vhcr.tokenisation.specials import EOS, PAD, SOS, SPECIALS, UNK
+from vhcr.tokenisation.tables import SCHEMAS, TOKEN_IDS
 from vhcr.tokenisation.vocabulary import SCHEMA as VOCABULARY
 
 NUM_EXAMPLES = 5

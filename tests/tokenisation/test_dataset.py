@@ -15,8 +15,10 @@ from vhcr.conversation import SPLITS, Conversation, Split, Utterance
 from vhcr.errors import DataError
 from vhcr.params import Params, TokenisationParams
 from vhcr.tokenisation.account import account
-from vhcr.tokenisation.dataset import SCHEMAS, TOKEN_IDS, Dataset, build, merge_speaker_turns, windows
+from vhcr.tokenisation.dataset import Dataset, build
 from vhcr.tokenisation.specials import EOS, UNK
+from vhcr.tokenisation.spool import merge_speaker_turns, windows
+from vhcr.tokenisation.tables import SCHEMAS, TOKEN_IDS
 from vhcr.tokenisation.tokeniser import tokenise
 from vhcr.tokenisation.vocabulary import Vocabulary
 
@@ -55,7 +57,7 @@ def many(count: int = 200) -> Iterator[Conversation]:
 
 def make(folder: Path, *conversations: Conversation, chunk: int = 1000, **overrides: Any) -> Dataset:
     params = settings(**{"split_by": "published", **overrides})
-    return build([*conversations, *HELD_OUT], params, folder, corpus="own", chunk_utterances=chunk)
+    return build([*conversations, *HELD_OUT], params, folder, corpus="own", shard_utterances=chunk)
 
 
 def table(folder: Path, name: str) -> pl.DataFrame:
@@ -99,7 +101,7 @@ def test_files_have_the_promised_schemas_even_when_empty(tmp_path: Path) -> None
     assert table(tmp_path, "labels").height == 0
     for split in SPLITS:
         assert pq.read_schema(tmp_path / "token_ids" / f"{split}.parquet").equals(TOKEN_IDS)
-    assert not (tmp_path / "spool").exists()
+    assert not (tmp_path / "shards").exists()
 
 
 def test_long_utterances_and_conversations_are_cut_and_counted(tmp_path: Path) -> None:
@@ -129,7 +131,8 @@ def test_empty_lines_are_dropped_and_turns_renumbered(tmp_path: Path) -> None:
     assert data.metrics["left_out"]["empty_utterances"] == 4  # two of a, one of nothing, one of gone
     assert data.metrics["left_out"]["empty_conversations"] == 2
     assert table(tmp_path, "conversations")["conversation_id"].to_list() == ["a", "nothing", "v", "t"]
-    assert data.metrics["read"] == {"conversations": 6, "utterances": 10, "groups": 0}
+    read = data.metrics["read"]
+    assert (read["conversations"], read["utterances"], read["groups"]) == (6, 10, 0)
 
 
 def test_short_conversations_are_left_out_of_the_vocabulary_too(tmp_path: Path) -> None:
@@ -204,7 +207,7 @@ def test_chunks_do_not_show(tmp_path: Path) -> None:
     params = settings(max_words=12, max_turns=6, vocabulary_size=15, merge_speaker_turns=True)
     folders = {}
     for name, chunk in (("one", 10**6), ("again", 10**6), ("seven", 7), ("single", 1)):
-        folders[name] = build(many(), params, tmp_path / name, corpus="own", chunk_utterances=chunk)
+        folders[name] = build(many(60), params, tmp_path / name, corpus="own", shard_utterances=chunk)
     assert digests(tmp_path / "one") == digests(tmp_path / "again")
     # The files are others, since each chunk is a row group of its own.
     manifests = [{**folders[name].manifest, "files": None} for name in ("one", "seven", "single")]
@@ -218,7 +221,7 @@ def test_chunks_do_not_show(tmp_path: Path) -> None:
 def test_tables_agree_with_a_plain_loop(tmp_path: Path) -> None:
     """The same rules, one conversation and one word at a time."""
     params = settings(max_words=9, max_turns=5, min_turns=2, vocabulary_size=20, min_count=2)
-    build(many(), params, tmp_path, corpus="own", chunk_utterances=50)
+    build(many(), params, tmp_path, corpus="own", shard_utterances=50)
     split_of = dict(table(tmp_path, "conversations").select("conversation_id", "split").iter_rows())
     vocabulary = Vocabulary.load(tmp_path / "vocabulary.parquet")
     counts: dict[str, int] = {}
@@ -276,7 +279,7 @@ def test_metrics_are_plain_json(tmp_path: Path) -> None:
 
 
 def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="own: the corpus holds no conversation"):
+    with pytest.raises(DataError, match="own: not one conversation"):
         build([], settings(), tmp_path, corpus="own")
 
 

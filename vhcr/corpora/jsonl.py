@@ -61,11 +61,20 @@ def read_jsonl(folder: Path, source: SourceParams, skipped: Skipped) -> Iterator
     Raises:
         CorpusError: there is no such file, or a .json file is not JSON.
     """
+    for file in read_files(folder):
+        yield from read_file(file, folder, skipped, source.encoding)
+
+
+def read_files(folder: Path) -> list[SourceFile]:
+    """The files that ``read_jsonl`` reads, in its order.
+
+    Raises:
+        CorpusError: there is none.
+    """
     files = source_files(folder, SUFFIXES)
     if not files:
         raise CorpusError(f"{folder}: no .jsonl file")
-    for file in files:
-        yield from _read_file(file, folder, skipped, source.encoding)
+    return files
 
 
 def read_toy(folder: Path, source: SourceParams, skipped: Skipped) -> Iterator[Conversation]:
@@ -73,7 +82,7 @@ def read_toy(folder: Path, source: SourceParams, skipped: Skipped) -> Iterator[C
     path = folder / TOY_FILE
     if not path.is_file():
         raise CorpusError(f"{folder}: {TOY_FILE} is missing; run the download stage")
-    return _read_file(SourceFile(path, TOY_FILE, "", None), folder, skipped, source.encoding)
+    return read_file(SourceFile(path, TOY_FILE, "", None), folder, skipped, source.encoding)
 
 
 def objects(
@@ -96,8 +105,8 @@ def _is_list_of(value: Any, kind: type | UnionType) -> bool:
 def _values(
     file: SourceFile, folder: Path, skipped: Skipped, encoding: str | None
 ) -> Iterator[tuple[Any, str]]:
-    if _is_lines(file.path, encoding):
-        yield from json_values(file.path, folder, skipped, "conversation", encoding)
+    if file.part is not None or is_lines(file.path, encoding):
+        yield from json_values(file.path, folder, skipped, "conversation", encoding, file.part)
         return
     document = read_json(file.path, encoding)
     held = document.get("conversations") if isinstance(document, dict) else None
@@ -115,7 +124,7 @@ def _values(
         yield value, f"{file.name}:{number}"
 
 
-def _is_lines(path: Path, encoding: str | None) -> bool:
+def is_lines(path: Path, encoding: str | None) -> bool:
     """Whether each line is a JSON value by itself. A broken first line of .jsonl is one among others."""
     if path.suffix.lower() in YAML_SUFFIXES:
         return False
@@ -146,9 +155,10 @@ def turns_of(value: Mapping[str, Any]) -> list[Any] | None:
     return None
 
 
-def _read_file(
+def read_file(
     file: SourceFile, folder: Path, skipped: Skipped, encoding: str | None
 ) -> Iterator[Conversation]:
+    """The conversations of one file, or of a part of it. Errors as those of ``read_jsonl``."""
     for value, where in objects(file, folder, skipped, encoding):
         try:
             yield _conversation(value, file, where, skipped)

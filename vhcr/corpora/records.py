@@ -16,7 +16,7 @@ import yaml
 
 from vhcr.conversation import Split
 from vhcr.corpora.skipped import Skipped, Unit
-from vhcr.corpora.text_files import lines, opened
+from vhcr.corpora.text_files import Part, lines, opened
 from vhcr.errors import CorpusError
 
 YAML_SUFFIXES = (".yml", ".yaml")
@@ -50,6 +50,7 @@ class SourceFile:
     name: str  # below the raw folder
     prefix: str
     split: Split | None
+    part: Part | None = None  # where that is all that is to be read
 
     @property
     def stem(self) -> str:
@@ -98,10 +99,15 @@ def json_objects(
 
 
 def json_values(
-    path: Path, folder: Path, skipped: Skipped, unit: Unit = "utterance", encoding: str | None = None
+    path: Path,
+    folder: Path,
+    skipped: Skipped,
+    unit: Unit = "utterance",
+    encoding: str | None = None,
+    part: Part | None = None,
 ) -> Iterator[tuple[Any, str]]:
     """The JSON values of a file that holds one a line; lines that hold none are counted."""
-    for line, where in lines(path, folder, skipped, unit, encoding):
+    for line, where in lines(path, folder, skipped, unit, encoding, part):
         try:
             yield json.loads(line), where
         except (ValueError, RecursionError):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 NUM_EXAMPLES = 5
+TWICE = "conversation id used twice"
 
 Unit = Literal["utterance", "conversation"]
 
@@ -35,6 +37,27 @@ class Skipped:
         """Count something that is not a turn of a conversation, or was read in another way than written."""
         self.noted[reason] += 1
         self._remember(reason, where)
+
+    def add_many(self, reason: str, count: int, examples: Sequence[str], unit: Unit) -> None:
+        """Count ``count`` malformed records, some of them ``examples``."""
+        self.counts[reason] += count
+        self.units[unit] += count
+        for where in examples:
+            self._remember(reason, where)
+
+    def add_all(self, other: Skipped) -> None:
+        """Count what another part of the corpus, which comes after, had left out."""
+        self.counts += other.counts
+        self.units += other.units
+        self.noted += other.noted
+        for reason, examples in other.examples.items():
+            for where in examples:
+                self._remember(reason, where)
+
+    def reasons(self) -> str:
+        """The commonest reasons, for a message; nothing where nothing was left out."""
+        found = "; ".join(f"{count} x {reason}" for reason, count in self.counts.most_common(3))
+        return f" (skipped: {found})" if found else ""
 
     def _remember(self, reason: str, where: str) -> None:
         examples = self.examples.setdefault(reason, [])

@@ -7,7 +7,9 @@ import csv
 import io
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -110,24 +112,75 @@ def is_clean(text: str) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Part:
+    """A range of whole lines of a file, in bytes."""
+
+    start: int
+    end: int
+    first_line: int = 1  # its number in the file
+
+
+def parts(path: Path, size: int) -> list[Part]:
+    """A file in ranges of some ``size`` bytes, each of which ends with a line."""
+    edges = [0]
+    with path.open("rb") as file:
+        while edges[-1] + size < path.stat().st_size:
+            file.seek(edges[-1] + size - 1)
+            file.readline()
+            edges.append(file.tell())
+    ends = sorted({*edges, path.stat().st_size})
+    return [Part(start, end) for start, end in pairwise(ends)]
+
+
+def num_lines(path: Path, part: Part) -> int:
+    """The number of lines in a part of a file."""
+    with path.open("rb") as file:
+        file.seek(part.start)
+        blocks = (
+            file.read(min(SCAN_BYTES, part.end - start)) for start in range(part.start, part.end, SCAN_BYTES)
+        )
+        return sum(block.count(b"\n") for block in blocks)
+
+
 def lines(
-    path: Path, folder: Path, skipped: Skipped, unit: Unit = "utterance", encoding: str | None = None
+    path: Path,
+    folder: Path,
+    skipped: Skipped,
+    unit: Unit = "utterance",
+    encoding: str | None = None,
+    part: Part | None = None,
 ) -> Iterator[tuple[str, str]]:
     """The lines of a text file and where each stands; blank ones pass, undecodable ones are counted.
 
     Only a line feed ends a line: texts hold other characters that Python calls line breaks. ``unit`` says
-    what one line holds.
+    what one line holds. Of a file in UTF-8 a part may be all that is read.
     """
     name = path.relative_to(folder).as_posix()
+    for number, raw in _of_part(path, part) if part else _of_all(path, encoding):
+        line = raw.rstrip("\r\n")
+        if not line.strip():
+            continue
+        if is_clean(line):
+            yield line, f"{name}:{number}"
+        else:
+            skipped.add(undecodable(path, encoding), f"{name}:{number}", unit)
+
+
+def _of_all(path: Path, encoding: str | None) -> Iterator[tuple[int, str]]:
     with opened(path, encoding) as file:
-        for number, raw in enumerate(file, start=1):
-            line = raw.rstrip("\r\n")
-            if not line.strip():
-                continue
-            if is_clean(line):
-                yield line, f"{name}:{number}"
-            else:
-                skipped.add(f"not {_printed(encoding_of(path, encoding))}", f"{name}:{number}", unit)
+        yield from enumerate(file, start=1)
+
+
+def _of_part(path: Path, part: Part) -> Iterator[tuple[int, str]]:
+    with path.open("rb") as file:
+        file.seek(part.start)
+        left = part.end - part.start
+        for number, raw in enumerate(file, start=part.first_line):
+            if left <= 0:
+                return
+            left -= len(raw)
+            yield number, raw.decode(UTF8 if number == 1 else "utf-8", "vhcr-mark")
 
 
 def _printed(encoding: str) -> str:

@@ -17,19 +17,20 @@ def run(params: Params, *, corpus: str) -> None:
 
     All is written into a scratch folder and moved into place when it is complete.
     """
-    from vhcr import corpora
+    from vhcr import corpora, engines
     from vhcr.corpora.placing import require_placed
     from vhcr.tokenisation.account import account
-    from vhcr.tokenisation.dataset import build
+    from vhcr.tokenisation.dataset import build_from
 
     own = params.corpus(corpus)
-    skipped = corpora.Skipped()
-    folder = layout.tokenised(corpus)
-    require_placed(layout.raw(corpus))
-    with atomic_folder(folder) as scratch:
-        conversations = corpora.read(layout.raw(corpus), own.source, skipped)
-        dataset = build(conversations, own.tokenisation, scratch, corpus=corpus)
-        dataset.metrics["read"]["skipped"] = skipped.as_dict()
+    raw = layout.raw(corpus)
+    require_placed(raw)
+    with (
+        atomic_folder(layout.tokenised(corpus)) as scratch,
+        engines.started(own.tokenisation.engine) as engine,
+    ):
+        pieces = corpora.pieces(raw, own.source, engine)
+        dataset = build_from(pieces, own.tokenisation, scratch, corpus=corpus, engine=engine)
         write_json(scratch / "manifest.json", dataset.manifest)
         write_json(scratch / "metrics.json", dataset.metrics)
     for line in account(dataset.manifest, dataset.metrics):

@@ -1,105 +1,49 @@
-"""Conversations -> the Parquet tables that all later stages read, in memory that does not grow with them.
+"""Conversations -> the Parquet tables that all later stages read.
 
-The corpus passes three times, in chunks of whole conversations: it is read and spooled to a scratch file; it
-is tokenised, cut and counted, once its splits are known; and it becomes ids, once its vocabulary is known.
-Equal conversations and parameters give equal bytes.
+The corpus passes three times, in shards that know nothing of each other: it is read and spooled; it is
+tokenised, cut and counted, once its splits are known; and it becomes ids, once its vocabulary is known.
+Between the passes their results are reduced, bucket by bucket where they are many. At the end the shards'
+tables are joined. Equal conversations and parameters give equal contents, whatever the shards and whoever
+works on them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from vhcr.conversation import SPLITS, Conversation, Split, Utterance
+from vhcr.conversation import SPLITS, Conversation, Split
+from vhcr.corpora.skipped import TWICE, Skipped
+from vhcr.engines import Engine, here
 from vhcr.errors import DataError
-from vhcr.files import PARQUET, digest
+from vhcr.files import digest
 from vhcr.params import TokenisationParams
-from vhcr.tokenisation.leakage import copies, leakage
+from vhcr.tokenisation import digests
+from vhcr.tokenisation.cut import CUT, LEFT_OUT, Counts, cut, repeated
+from vhcr.tokenisation.encode import encode
+from vhcr.tokenisation.leakage import KINDS, copies, leakage, shared
 from vhcr.tokenisation.manifest import table_digests
 from vhcr.tokenisation.rules import Rules
 from vhcr.tokenisation.segmenter import choose, language_of, unspaced_share
-from vhcr.tokenisation.specials import EOS, UNK
-from vhcr.tokenisation.splits import RULES, assign, rule_of
-from vhcr.tokenisation.tokeniser import has_html, words
+from vhcr.tokenisation.specials import SPECIALS, UNK
+from vhcr.tokenisation.splits import RULES, Rule, assign, refuse_empty, rule_of, wanted
+from vhcr.tokenisation.spool import Shard, spool, texts
+from vhcr.tokenisation.tables import ALL, join
 from vhcr.tokenisation.vocabulary import Vocabulary
 
 FORMAT = 1
-CHUNK_UTTERANCES = 100_000  # some 100 MB while it is worked on
-LOOKED_AT = 5_000  # utterances, to tell how the language divides its words
-NUM_EXAMPLES = 5
+SHARD_UTTERANCES = 100_000  # some 100 MB while it is worked on
+SHARDS_A_PIECE = 10**6  # numbers of the shards of one piece
 
-CONVERSATIONS = pa.schema(
-    [
-        ("conversation_id", pa.string()),
-        ("split", pa.string()),
-        ("group", pa.string()),
-        ("num_turns", pa.int32()),
-        ("num_words", pa.int32()),  # as cut, EOS included
-    ]
-)
-UTTERANCES = pa.schema(
-    [
-        ("conversation_id", pa.string()),
-        ("split", pa.string()),
-        ("turn", pa.int32()),
-        ("speaker", pa.string()),
-        ("text", pa.string()),
-        ("words", pa.list_(pa.string())),  # as cut, without EOS
-        ("num_words", pa.int32()),  # as cut, EOS included
-    ]
-)
-LABELS = pa.schema(
-    [
-        ("conversation_id", pa.string()),
-        ("split", pa.string()),
-        ("turn", pa.int32()),  # null: of the whole conversation
-        ("name", pa.string()),
-        ("value", pa.string()),
-    ]
-)
-TOKEN_IDS = pa.schema(
-    [("conversation_id", pa.string()), ("token_ids", pa.list_(pa.list_(pa.int32())))]
-)  # every utterance ends with EOS
-SCHEMAS = {"conversations": CONVERSATIONS, "utterances": UTTERANCES, "labels": LABELS}
-
-_PAIRS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.string())]))
-_SPOOLED_CONVERSATIONS = pa.schema([("conversation_id", pa.string()), ("labels", _PAIRS)])
-_SPOOLED_UTTERANCES = pa.schema(
-    [
-        ("conversation", pa.int32()),  # its row in the chunk
-        ("speaker", pa.string()),
-        ("text", pa.string()),
-        ("labels", _PAIRS),
-    ]
-)
-
-
-@dataclass
-class _Index:
-    """What is known of every conversation after the first pass, in the order of the corpus."""
-
-    ids: list[str] = field(default_factory=list)
-    units: list[str] = field(default_factory=list)  # the whole that each is a window of
-    groups: list[str | None] = field(default_factory=list)
-    published: list[Split | None] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)  # the first few, to look at
-    num_conversations: int = 0  # as read
-    num_utterances: int = 0
-    num_merged: int = 0
-    num_divided: int = 0  # conversations that became windows
+T = TypeVar("T")
+Piece = Callable[[Skipped], Iterable[tuple[str, Iterable[Conversation]]]]
 
 
 @dataclass(frozen=True)
@@ -116,121 +60,147 @@ def build(
     folder: Path,
     *,
     corpus: str,
-    chunk_utterances: int = CHUNK_UTTERANCES,
+    shard_utterances: int = SHARD_UTTERANCES,
+) -> Dataset:
+    """As ``build_from``, of conversations that come one after the other, in this process."""
+
+    def piece(_: Skipped) -> Iterable[tuple[str, Iterable[Conversation]]]:
+        return ((conversation.id, [conversation]) for conversation in conversations)
+
+    return build_from([piece], params, folder, corpus=corpus, shard_utterances=shard_utterances)
+
+
+def build_from(
+    pieces: Sequence[Piece],
+    params: TokenisationParams,
+    folder: Path,
+    *,
+    corpus: str,
+    engine: Engine = here,
+    shard_utterances: int = SHARD_UTTERANCES,
 ) -> Dataset:
     """Write conversations, utterances, labels, vocabulary and token_ids/<split> as Parquet into ``folder``.
 
-    Lines of one speaker are merged when asked for; a conversation longer than ``max_turns`` becomes windows
-    when asked for, as few and as equal as can be, called "<id>#1", "<id>#2", ..., all in one split;
-    utterances without a word are dropped; then conversations in no published list, or shorter than
-    ``min_turns``, are left out; then turns and words beyond the limits are cut. Splits are drawn over all
-    conversations read, so they do not depend on any other parameter. The vocabulary counts the training
-    split before anything is cut. With ``deduplicate``, conversations of the training split whose token ids
-    stand in another split, too, are left out, and all is counted again without them.
+    Each piece gives records by their names, with the conversations in each; of records of one name the first
+    counts. Lines of one speaker are merged when asked for; a conversation longer than
+    ``max_turns`` becomes windows when asked for, as few and as equal as can be, called "<id>#1", "<id>#2",
+    ..., all in one split; utterances without a word are dropped; then conversations in no published list, or
+    shorter than ``min_turns``, are left out; then turns and words beyond the limits are cut. Splits are drawn
+    over all conversations read, so they do not depend on any other parameter; by hash, memory does not grow
+    with them. The vocabulary counts the training split before anything is cut. With ``deduplicate``,
+    conversations of the training split whose token ids stand in another split, too, are left out, and all is
+    counted again without them.
 
     Raises:
         DataError: there is no conversation, or none is left in a split.
         ParameterError: the corpus cannot be split as asked.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    spool = folder / "spool"
-    spool.mkdir()
+    scratch = folder.resolve() / "shards"
+    scratch.mkdir(parents=True)
     try:
-        index = _spool(conversations, spool, params, chunk_utterances)
-        if not index.ids:
-            raise DataError(f"{corpus}: the corpus holds no conversation")
-        rules = Rules(
-            strip_html=params.strip_html,
-            symbols=params.symbols,
-            segmenter=choose(index.texts) if params.segmenter == "auto" else params.segmenter,
-        )
-        rule = rule_of(params.split_by, index.published, index.units)
-        splits = assign(
-            index.ids,
-            index.groups,
-            index.published,
-            split_by=params.split_by,
-            validation_fraction=params.validation_fraction,
-            test_fraction=params.test_fraction,
-            seed=params.split_seed,
-            units=index.units,
-        )
-        without: frozenset[str] = frozenset()
-        while True:
-            tables = _tokenise(spool, folder, index, splits, params, rules, without)
-            for split in SPLITS:
-                if split in splits and not tables.sizes[split]["conversations"]:
-                    raise DataError(
-                        f"{corpus}: no conversation of split {split} is left: of {splits.count(split)}, none "
-                        f"has tokenisation.min_turns = {params.min_turns} or more utterances with words"
-                        + (" and is no copy of one in another split" if without else "")
-                    )
-            vocabulary = Vocabulary.from_counts(
-                tables.counts,
-                size=params.vocabulary_size,
-                min_count=params.min_count,
-                num_utterances=tables.sizes["train"]["utterances"],
-            )
-            ids = _encode(folder, vocabulary)
-            contents = tables.contents.join(ids.digests, on="conversation_id", how="left")
-            # Without some words of training others become unknown, and so more may be equal.
-            found = copies(contents) if params.deduplicate else frozenset()
-            if not found:
-                break
-            without |= found
+        return _build(pieces, params, folder.resolve(), scratch, corpus, engine, shard_utterances)
     finally:
-        shutil.rmtree(spool)
+        shutil.rmtree(scratch)
+
+
+def _build(
+    pieces: Sequence[Piece],
+    params: TokenisationParams,
+    folder: Path,
+    scratch: Path,
+    corpus: str,
+    engine: Engine,
+    shard_utterances: int,
+) -> Dataset:
+    tasks = [(piece, scratch, n * SHARDS_A_PIECE, params, shard_utterances) for n, piece in enumerate(pieces)]
+    skipped = Skipped()
+    shards: list[Shard] = []
+    for found, own_skipped in engine(_spool, tasks):
+        shards += found
+        skipped.add_all(own_skipped)
+    if not shards:
+        raise DataError(f"{corpus}: not one conversation{skipped.reasons()}")
+    if len(shards) == 1:
+        engine = here  # sooner done than said to others
+    _find_repeats(shards, scratch, engine)
+    looked_at = texts(scratch)
+    rules = Rules(
+        strip_html=params.strip_html,
+        symbols=params.symbols,
+        segmenter=choose(looked_at) if params.segmenter == "auto" else params.segmenter,
+    )
+    rule, splits = _splits(shards, params)
+    cuts = [(shard, own, params, rules) for shard, own in zip(shards, splits, strict=True)]
+    num_copies = 0
+    while True:
+        counts = Counts()
+        for own_counts in engine(cut, cuts):
+            counts.add(own_counts)
+        _refuse_empty(corpus, counts, rule, params, deduplicated=bool(num_copies))
+        vocabulary, words = _vocabulary(shards, params, counts, engine)
+        unknown: Counter[Split] = Counter()
+        for own_unknown in engine(encode, [(shard, vocabulary) for shard in shards]):
+            unknown += own_unknown
+        # Without some words of training others become unknown, and so more may be equal.
+        more = _find_copies(shards, scratch, engine) if params.deduplicate else 0
+        if not more:
+            break
+        num_copies += more
+    folders = [shard.folder for shard in shards]
+    hashes = dict(zip(ALL, engine(join, [(name, folders, folder) for name in ALL]), strict=True))
     vocabulary.save(folder / "vocabulary.parquet")
+    ids = (hashes[f"token_ids/{split}"] for split in SPLITS)
     manifest = {
         "format": FORMAT,
         "corpus": corpus,
-        "data_hash": digest(vocabulary.hash, *(ids.hashes[split] for split in SPLITS), tables.labels_hash),
+        "data_hash": digest(vocabulary.hash, *ids, hashes["labels"]),
         "vocabulary_hash": vocabulary.hash,
         "rules": rules.as_dict(),
         "tokenisation": params.model_dump(mode="json"),
-        "splits": {split: tables.sizes[split] for split in SPLITS},
-        "files": table_digests(folder),
+        "splits": {split: _sizes(counts, split) for split in SPLITS},
+        "files": table_digests(folder, [*ALL, "vocabulary"]),
     }
-    counted = sum(tables.counts.values())
-    assert vocabulary.counts is not None  # it was made from counts, two statements ago
+    if counts.left_out[TWICE]:
+        skipped.add_many(TWICE, counts.left_out[TWICE], counts.examples.pop(TWICE), "conversation")
+    read = counts.read
     metrics = {
         "read": {
-            "conversations": index.num_conversations,
-            "utterances": index.num_utterances,
-            "groups": len({group for group in index.groups if group is not None}),
+            "conversations": read["conversations"],
+            "utterances": read["utterances"],
+            "groups": sum(_of_buckets(digests.distinct, "groups", shards, engine)),
+            "skipped": skipped.as_dict(),
         },
-        "merged": {"utterances": index.num_merged},
-        "windows": {
-            "conversations": index.num_divided,
-            "windows": len(index.ids) - index.num_conversations + index.num_divided,
-        },
-        "html": {"utterances": tables.num_html},
+        "merged": {"utterances": read["merged"]},
+        "windows": {"conversations": read["divided"], "windows": read["windows"]},
+        "html": {"utterances": counts.num_html},
         "split_rule": RULES[rule],
         "language": {
-            "unspaced_fraction": unspaced_share(index.texts),
-            "segmenter_for_it": language_of(index.texts),
+            "unspaced_fraction": unspaced_share(looked_at),
+            "segmenter_for_it": language_of(looked_at),
         },
-        "left_out": tables.left_out,
-        "left_out_examples": tables.examples,
-        "cut": tables.cut,
+        "left_out": {reason: counts.left_out[reason] for reason in LEFT_OUT},
+        "left_out_examples": counts.examples,
+        "cut": {what: counts.cut[what] for what in CUT},
         "splits": {
             split: {
-                "assigned_conversations": splits.count(split),
-                **tables.sizes[split],
-                "unknown_words": ids.unknown[split],
+                "assigned_conversations": counts.assigned[split],
+                **_sizes(counts, split),
+                "unknown_words": unknown[split],
                 "unknown_fraction": _fraction(
-                    ids.unknown[split], tables.sizes[split]["words"] - tables.sizes[split]["utterances"]
+                    unknown[split], counts.sizes[split]["words"] - counts.sizes[split]["utterances"]
                 ),
             }
             for split in SPLITS
         },
         "vocabulary": {
             "size": len(vocabulary),
-            "distinct_words": len(tables.counts),
-            "counted_words": counted,
-            "covered_fraction": _fraction(counted - vocabulary.counts[UNK], counted),
+            "distinct_words": words.distinct,
+            "counted_words": words.counted,
+            "covered_fraction": _fraction(words.counted - words.unknown, words.counted),
         },
-        "leakage": leakage(contents),
+        "leakage": {
+            kind: leakage(sum(_of_buckets(shared, kind, shards, engine), Counter())) for kind in KINDS
+        },
     }
     return Dataset(manifest, metrics)
 
@@ -239,391 +209,128 @@ def _fraction(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-# First pass: read, merge, spool
-
-
-def merge_speaker_turns(utterances: Iterable[Utterance]) -> list[Utterance]:
-    """Consecutive lines of one speaker as one utterance; lines without a speaker stay as they are."""
-    merged = []
-    for speaker, run in itertools.groupby(utterances, key=lambda utterance: utterance.speaker):
-        lines = list(run)
-        if speaker is None or len(lines) == 1:
-            merged += lines
-        else:
-            labels = {name: value for line in reversed(lines) for name, value in line.labels.items()}
-            merged.append(Utterance(" ".join(line.text for line in lines), speaker, labels))
-    return merged
-
-
-def _pairs(labels: Mapping[str, str]) -> list[dict[str, str]] | None:
-    if not labels:
-        return None
-    return [{"name": name, "value": value} for name, value in sorted(labels.items())]
-
-
-def windows(utterances: Sequence[Utterance], max_turns: int) -> list[Sequence[Utterance]]:
-    """Parts of at most ``max_turns`` utterances, as few and as equal as can be; the longer ones first."""
-    count = -(-len(utterances) // max_turns)
-    if count <= 1:
-        return [utterances]
-    size, longer = divmod(len(utterances), count)
-    edges = [0]
-    for number in range(count):
-        edges.append(edges[-1] + size + (number < longer))
-    return [utterances[start:end] for start, end in itertools.pairwise(edges)]
+def _sizes(counts: Counts, split: Split) -> dict[str, int]:
+    return {name: counts.sizes[split][name] for name in ("conversations", "utterances", "words")}
 
 
 def _spool(
-    conversations: Iterable[Conversation], folder: Path, params: TokenisationParams, chunk_utterances: int
-) -> _Index:
-    """Write the corpus as Arrow batches of whole conversations, some ``chunk_utterances`` utterances each."""
-    index = _Index()
-    with ExitStack() as stack:
-        of_conversations = stack.enter_context(
-            pa.ipc.new_file(str(folder / "conversations.arrow"), _SPOOLED_CONVERSATIONS)
-        )
-        of_utterances = stack.enter_context(
-            pa.ipc.new_file(str(folder / "utterances.arrow"), _SPOOLED_UTTERANCES)
-        )
-        ids: list[str] = []
-        labels: list[list[dict[str, str]] | None] = []
-        rows: list[int] = []
-        speakers: list[str | None] = []
-        texts: list[str] = []
-        utterance_labels: list[list[dict[str, str]] | None] = []
-
-        def flush() -> None:
-            columns = [ids, labels]
-            of_conversations.write_batch(_batch(columns, _SPOOLED_CONVERSATIONS))
-            of_utterances.write_batch(_batch([rows, speakers, texts, utterance_labels], _SPOOLED_UTTERANCES))
-            for column in (ids, labels, rows, speakers, texts, utterance_labels):
-                column.clear()
-
-        for conversation in conversations:
-            whole: Sequence[Utterance] = conversation.utterances
-            index.num_conversations += 1
-            index.num_utterances += len(whole)
-            if len(index.texts) < LOOKED_AT:
-                index.texts += [utterance.text for utterance in whole[: LOOKED_AT - len(index.texts)]]
-            if params.merge_speaker_turns:
-                merged = merge_speaker_turns(whole)
-                index.num_merged += len(whole) - len(merged)
-                whole = merged
-            divided = params.long_conversations == "windows" and len(whole) > params.max_turns
-            index.num_divided += divided
-            parts = windows(whole, params.max_turns) if divided else [whole]
-            for number, utterances in enumerate(parts, start=1):
-                id = f"{conversation.id}#{number}" if divided else conversation.id
-                index.ids.append(id)
-                index.units.append(conversation.id)
-                index.groups.append(conversation.group)
-                index.published.append(conversation.split)
-                row = len(ids)
-                ids.append(id)
-                labels.append(_pairs(conversation.labels))
-                for utterance in utterances:
-                    rows.append(row)
-                    speakers.append(utterance.speaker)
-                    texts.append(utterance.text)
-                    utterance_labels.append(_pairs(utterance.labels))
-                # Conversations without utterances must not gather without end either.
-                if len(rows) >= chunk_utterances or len(ids) >= chunk_utterances:
-                    flush()
-        if ids:
-            flush()
-    return index
+    piece: Piece, folder: Path, first_shard: int, params: TokenisationParams, shard_utterances: int
+) -> tuple[list[Shard], Skipped]:
+    skipped = Skipped()
+    return spool(piece(skipped), folder, first_shard, params, shard_utterances), skipped
 
 
-def _batch(columns: list[Any], schema: pa.Schema) -> pa.RecordBatch:
-    arrays = [pa.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+def _of_buckets(
+    function: Callable[..., T], kind: str, shards: Sequence[Shard], engine: Engine, *more: Any
+) -> list[T]:
+    """``function`` of each bucket of a kind of digests."""
+    buckets = digests.buckets([shard.folder / f"{kind}.parquet" for shard in shards])
+    return engine(function, [(*bucket, *more) for bucket in buckets])
 
 
-def _batches(path: Path) -> Iterator[pl.DataFrame]:
-    with pa.OSFile(str(path)) as file:
-        reader = pa.ipc.open_file(file)
-        for number in range(reader.num_record_batches):
-            yield _frame(reader.get_batch(number))
+def _find_repeats(shards: Sequence[Shard], scratch: Path, engine: Engine) -> None:
+    _of_buckets(digests.save_repeats, "names", shards, engine, scratch)
 
 
-def _frame(table: pa.RecordBatch | pa.Table) -> pl.DataFrame:
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)  # of a table, polars never makes a Series
-    return frame
+def _find_copies(shards: Sequence[Shard], scratch: Path, engine: Engine) -> int:
+    return sum(_of_buckets(copies, "token_ids", shards, engine, scratch))
 
 
-# Second pass: words, cuts, counts
+def _splits(
+    shards: Sequence[Shard], params: TokenisationParams
+) -> tuple[Rule, Sequence[Sequence[Split | None] | None]]:
+    """By what rule the corpus is split, and the splits of each shard; None: it decides by itself, by hash.
 
-
-@dataclass
-class _Tables:
-    """What the second pass counts and hashes on its way."""
-
-    counts: Counter[str]
-    sizes: dict[Split, dict[str, int]]
-    left_out: dict[str, int]
-    examples: dict[str, list[str]]  # ids of conversations, for each reason of left_out
-    cut: dict[str, int]
-    num_html: int
-    contents: pl.DataFrame
-    labels_hash: str
-
-
-LEFT_OUT = (
-    "empty_utterances",
-    "empty_conversations",
-    "short_conversations",
-    "conversations_in_no_list",
-    "copies",
-)
-
-
-def _tokenise(
-    spool: Path,
-    folder: Path,
-    index: _Index,
-    splits: list[Split | None],
-    params: TokenisationParams,
-    rules: Rules,
-    without: Collection[str] = (),
-) -> _Tables:
-    """Write conversations, utterances and labels; count the words of the training split before cutting.
-
-    Conversations ``without`` are left out as copies.
+    All rules but that by hash look at every conversation at once.
     """
-    counts: Counter[str] = Counter()
-    sizes = {split: {"conversations": 0, "utterances": 0, "words": 0} for split in SPLITS}
-    left_out = dict.fromkeys(LEFT_OUT, 0)
-    examples: dict[str, list[str]] = {}
-    num_html = 0
-
-    def leave_out(reason: str, count: int, ids: pl.Series) -> None:
-        left_out[reason] += count
-        if count:
-            known = examples.setdefault(reason, [])
-            known += ids.head(NUM_EXAMPLES - len(known)).to_list() if len(known) < NUM_EXAMPLES else []
-
-    cut = dict.fromkeys(("conversations", "turns", "utterances", "words"), 0)
-    labels_hash = hashlib.sha256()
-    contents = []
-    first = 0
-    with ExitStack() as stack:
-        writers = {
-            name: stack.enter_context(pq.ParquetWriter(folder / f"{name}.parquet", schema, **PARQUET))
-            for name, schema in SCHEMAS.items()
-        }
-        for names, lines in zip(
-            _batches(spool / "conversations.arrow"), _batches(spool / "utterances.arrow"), strict=True
-        ):
-            last = first + names.height
-            conversations = names.with_columns(
-                pl.int_range(pl.len(), dtype=pl.Int32).alias("conversation"),
-                pl.Series("split", splits[first:last], dtype=pl.String),
-                pl.Series("group", index.groups[first:last], dtype=pl.String),
-            )
-            first = last
-            if rules.strip_html:
-                num_html += int(lines.select(has_html(pl.col("text")).sum()).item())
-            worded = lines.with_columns(words(pl.col("text"), rules).alias("words"))
-            with_words = worded.filter(pl.col("words").list.len() > 0)
-            wordless = worded.filter(pl.col("words").list.len() == 0)["conversation"].unique(
-                maintain_order=True
-            )
-            leave_out(
-                "empty_utterances",
-                lines.height - with_words.height,
-                names["conversation_id"].gather(wordless),
-            )
-            turns = with_words.group_by("conversation", maintain_order=True).agg(
-                pl.len().cast(pl.Int32).alias("turns")
-            )
-            listed = (
-                conversations.join(turns, on="conversation", how="left", maintain_order="left")
-                .with_columns(pl.col("turns").fill_null(0))
-                .filter(pl.col("split").is_not_null())
-            )
-            unlisted = conversations.filter(pl.col("split").is_null())["conversation_id"]
-            leave_out("conversations_in_no_list", len(unlisted), unlisted)
-            empty = listed.filter(pl.col("turns") == 0)["conversation_id"]
-            leave_out("empty_conversations", len(empty), empty)
-            is_short = pl.col("turns").is_between(1, params.min_turns - 1)
-            short = listed.filter(is_short)["conversation_id"]
-            leave_out("short_conversations", len(short), short)
-            kept = listed.filter(pl.col("turns") >= params.min_turns)
-            if without:
-                is_copy = pl.col("conversation_id").is_in(list(without))
-                leave_out("copies", kept.filter(is_copy).height, kept.filter(is_copy)["conversation_id"])
-                kept = kept.filter(~is_copy)
-            whole = with_words.join(
-                kept.select("conversation", "conversation_id", "split"),
-                on="conversation",
-                how="inner",
-                maintain_order="left",
-            ).with_columns(
-                pl.int_range(pl.len(), dtype=pl.Int32).over("conversation").alias("turn"),
-                pl.col("words").list.len().cast(pl.Int32).alias("length"),
-            )
-            counted = (
-                whole.filter(pl.col("split") == "train")
-                .select(pl.col("words").explode())
-                .get_column("words")
-                .value_counts(name="count")
-            )
-            counts.update(dict(zip(counted["words"], counted["count"], strict=True)))
-            contents.append(_contents(kept, whole))
-
-            within = whole.filter(pl.col("turn") < params.max_turns)
-            cut["conversations"] += kept.filter(pl.col("turns") > params.max_turns).height
-            cut["turns"] += whole.height - within.height
-            excess = within.select((pl.col("length") - (params.max_words - 1)).clip(0))["length"]
-            cut["utterances"] += int((excess > 0).sum())
-            cut["words"] += int(excess.sum())
-            within = within.with_columns(pl.col("words").list.head(params.max_words - 1)).with_columns(
-                (pl.col("words").list.len() + 1).cast(pl.Int32).alias("num_words")
-            )
-            kept = kept.join(
-                within.group_by("conversation", maintain_order=True).agg(
-                    pl.len().cast(pl.Int32).alias("num_turns"), pl.col("num_words").sum()
-                ),
-                on="conversation",
-                how="inner",
-                maintain_order="left",
-            )
-            for split in SPLITS:
-                part = kept.filter(pl.col("split") == split)
-                sizes[split]["conversations"] += part.height
-                sizes[split]["utterances"] += int(part["num_turns"].sum())
-                sizes[split]["words"] += int(part["num_words"].sum())
-            labels = _labels(kept, within)
-            rows = labels.select(pl.concat_str(pl.all().cast(pl.String).fill_null(""), separator="\x1f"))
-            labels_hash.update("".join(f"{row}\n" for row in rows.to_series()).encode())
-            for name, table in (("conversations", kept), ("utterances", within), ("labels", labels)):
-                _write(writers[name], table)
-    return _Tables(
-        counts, sizes, left_out, examples, cut, num_html, pl.concat(contents), labels_hash.hexdigest()
+    if params.split_by == "hash":
+        return "hash", [None] * len(shards)
+    columns = ("conversation_id", "unit", "group", "published", "whole")
+    parts = [
+        own.filter(~pl.col("whole").is_in(repeated(shard).implode()))
+        for shard, own in ((shard, shard.conversations(*columns)) for shard in shards)
+    ]
+    everything = pl.concat(parts)
+    published, units = everything["published"].to_list(), everything["unit"].to_list()
+    splits = assign(
+        everything["conversation_id"].to_list(),
+        everything["group"].to_list(),
+        published,
+        split_by=params.split_by,
+        validation_fraction=params.validation_fraction,
+        test_fraction=params.test_fraction,
+        seed=params.split_seed,
+        units=units,
     )
+    ends = list(itertools.accumulate((part.height for part in parts), initial=0))
+    return rule_of(params.split_by, published, units), [
+        splits[first:last] for first, last in itertools.pairwise(ends)
+    ]
 
 
-def _write(writer: pq.ParquetWriter, frame: pl.DataFrame) -> None:
-    """The columns of the writer's schema, as one row group."""
-    if frame.height:
-        table = frame.select(writer.schema.names).to_arrow().cast(writer.schema)
-        writer.write_table(table, row_group_size=table.num_rows)
+def _refuse_empty(
+    corpus: str, counts: Counts, rule: Rule, params: TokenisationParams, *, deduplicated: bool
+) -> None:
+    """Nothing, where every split of some conversations has kept some.
 
-
-def _contents(kept: pl.DataFrame, whole: pl.DataFrame) -> pl.DataFrame:
-    """What two conversations must share to be told a leak, per kept conversation: digests of all words."""
-    lines = whole.select("conversation", pl.col("words").list.join(" "))
-    texts = lines.group_by("conversation", maintain_order=True).agg(
-        pl.col("words").str.join("\n").alias("conversation_words"),
-        pl.col("words").first().alias("first_utterance"),
-    )
-    joined = kept.join(texts, on="conversation", how="inner", maintain_order="left")
-    return joined.select(
-        "conversation_id",
-        pl.col("split").cast(pl.Enum(SPLITS)),
-        pl.col("conversation_words").hash(),
-        pl.col("first_utterance").hash(),
-        pl.when(pl.col("group").is_not_null()).then(pl.col("group").hash()).alias("group"),
-    )
-
-
-def _labels(kept: pl.DataFrame, within: pl.DataFrame) -> pl.DataFrame:
-    """One row per label: those of each conversation, then those of its turns; names in order."""
-    columns = ["conversation", "conversation_id", "split", "turn", "labels"]
-    of_conversations = kept.with_columns(pl.lit(None, dtype=pl.Int32).alias("turn")).select(columns)
-    return (
-        pl.concat([of_conversations, within.select(columns)])
-        .filter(pl.col("labels").is_not_null())
-        .sort("conversation", "turn", nulls_last=False, maintain_order=True)
-        .explode("labels")
-        .unnest("labels")
-        .select(LABELS.names)
-    )
-
-
-# Third pass: ids
-
-
-@dataclass
-class _Ids:
-    unknown: dict[Split, int]
-    hashes: dict[Split, str]
-    digests: pl.DataFrame  # of the token ids of each conversation
-
-
-class _SplitHash:
-    """SHA-256 over a split's conversations, the same however they came in chunks."""
-
-    def __init__(self) -> None:
-        self._streams = [hashlib.sha256() for _ in range(4)]
-
-    def update(self, ids: pa.Array, turns: np.ndarray, lengths: np.ndarray, tokens: np.ndarray) -> None:
-        self._streams[0].update("".join(f"{id}\0" for id in ids.to_pylist()).encode())
-        for stream, array in zip(self._streams[1:], (turns, lengths, tokens), strict=True):
-            stream.update(np.ascontiguousarray(array, dtype="<i4").tobytes())
-
-    def hexdigest(self) -> str:
-        return digest(*(stream.digest() for stream in self._streams))
-
-
-def _encode(folder: Path, vocabulary: Vocabulary) -> _Ids:
-    """Write token_ids/<split>.parquet from the words of utterances.parquet."""
-    known = pa.array(vocabulary.words)
-    unknown = dict.fromkeys(SPLITS, 0)
-    hashes = {split: _SplitHash() for split in SPLITS}
-    names_of_all: list[str] = []
-    digests: list[int] = []
-    (folder / "token_ids").mkdir(exist_ok=True)
-    with ExitStack() as stack:
-        writers = {
-            split: stack.enter_context(
-                pq.ParquetWriter(folder / "token_ids" / f"{split}.parquet", TOKEN_IDS, **PARQUET)
+    Raises:
+        DataError: one has not, or none was drawn for it by hash.
+    """
+    if rule == "hash":
+        number = counts.assigned.total()
+        wish = wanted(params.validation_fraction, params.test_fraction)
+        refuse_empty(counts.assigned, wish, f"a split by hash of {number} conversations")
+    for split in SPLITS:
+        if counts.assigned[split] and not counts.sizes[split]["conversations"]:
+            raise DataError(
+                f"{corpus}: no conversation of split {split} is left: of {counts.assigned[split]}, none "
+                f"has tokenisation.min_turns = {params.min_turns} or more utterances with words"
+                + (" and is no copy of one in another split" if deduplicated else "")
             )
-            for split in SPLITS
-        }
-        file = stack.enter_context(pq.ParquetFile(folder / "utterances.parquet"))
-        for number in range(file.num_row_groups):
-            chunk = file.read_row_group(number, ["conversation_id", "split", "turn", "words"])
-            for split in SPLITS:
-                part = chunk.filter(pc.equal(chunk["split"], split)).combine_chunks()
-                if not part.num_rows:
-                    continue
-                texts = part["words"].combine_chunks()
-                ids = pc.index_in(texts.flatten(), value_set=known).fill_null(UNK).to_numpy()
-                unknown[split] += int((ids == UNK).sum())
-                lengths = texts.value_lengths().to_numpy() + 1
-                ends = np.cumsum(lengths)
-                tokens = np.full(ends[-1], EOS, dtype=np.int32)
-                is_word = np.ones(len(tokens), dtype=bool)
-                is_word[ends - 1] = False
-                tokens[is_word] = ids
-                starts = np.flatnonzero(part["turn"].to_numpy() == 0)
-                turns = np.diff(np.append(starts, part.num_rows))
-                of_utterances = pa.ListArray.from_arrays(_offsets(lengths), pa.array(tokens))
-                of_conversations = pa.ListArray.from_arrays(_offsets(turns), of_utterances)
-                names = part["conversation_id"].combine_chunks().take(pa.array(starts))
-                writers[split].write_table(
-                    pa.Table.from_arrays([names, of_conversations], schema=TOKEN_IDS),
-                    row_group_size=len(starts),
-                )
-                hashes[split].update(names, turns, lengths, tokens)
-                names_of_all += names.to_pylist()
-                edges = np.append(0, ends)[np.append(starts, part.num_rows)].tolist()
-                digests += [_digest(tokens[start:end]) for start, end in itertools.pairwise(edges)]
-    return _Ids(
-        unknown,
-        {split: stream.hexdigest() for split, stream in hashes.items()},
-        pl.DataFrame(
-            {"conversation_id": names_of_all, "token_ids": digests},
-            schema={"conversation_id": pl.String, "token_ids": pl.UInt64},
-        ),
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Words of the training split, before anything is cut."""
+
+    counted: int
+    distinct: int
+    unknown: int  # occurrences of those that are not in the vocabulary
+
+
+def _vocabulary(
+    shards: Sequence[Shard], params: TokenisationParams, counts: Counts, engine: Engine
+) -> tuple[Vocabulary, _Words]:
+    """The most frequent words, from the counts of all shards."""
+    paths = [shard.folder / "counts.parquet" for shard in shards]
+    rows = pl.scan_parquet(paths).select(pl.len()).collect().item()
+    number = rows // digests.BUCKET_ROWS + 1
+    parts = engine(_frequent, [(paths, own, number, params) for own in range(number)])
+    counted = sum(part.counted for _, part in parts)
+    vocabulary = Vocabulary.from_counts(
+        {word: count for words, _ in parts for word, count in words.items()},
+        size=params.vocabulary_size,
+        num_words=counted,
+        num_utterances=counts.sizes["train"]["utterances"],
     )
+    assert vocabulary.counts is not None  # it was made from counts, a statement ago
+    return vocabulary, _Words(counted, sum(part.distinct for _, part in parts), vocabulary.counts[UNK])
 
 
-def _digest(tokens: np.ndarray) -> int:
-    return int.from_bytes(hashlib.blake2b(tokens.tobytes(), digest_size=8).digest())
-
-
-def _offsets(lengths: np.ndarray) -> pa.Array:
-    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+def _frequent(
+    paths: list[Path], own: int, number: int, params: TokenisationParams
+) -> tuple[dict[str, int], _Words]:
+    """Of every so many-th word, by its hash: those that a vocabulary may take, and all of them counted."""
+    words = (
+        pl.scan_parquet(paths)
+        .filter(pl.col("words").hash() % number == own)
+        .group_by("words")
+        .agg(pl.col("count").cast(pl.Int64).sum())
+        .collect()
+    )
+    kept = (
+        words.filter(pl.col("count") >= params.min_count)
+        .sort("count", "words", descending=[True, False])
+        .head(params.vocabulary_size - len(SPECIALS))
+    )
+    return dict(kept.iter_rows()), _Words(int(words["count"].sum()), words.height, 0)

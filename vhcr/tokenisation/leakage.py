@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from vhcr.conversation import SPLITS, Split
+from vhcr.tokenisation import digests
+
 KINDS = ("conversation_words", "token_ids", "first_utterance", "group")
-PAIRS = (("validation", "train"), ("test", "train"), ("test", "validation"))
+PAIRS: tuple[tuple[Split, Split], ...] = (("validation", "train"), ("test", "train"), ("test", "validation"))
 
 
-def leakage(contents: pl.DataFrame) -> dict[str, Any]:
-    """Per kind of content, how many conversations of one split find theirs in another as well.
+def shared(paths: list[Path], low: int, high: int) -> Counter[str]:
+    """Of one bucket of digests: how many differ, lie in several splits, and are found in another split."""
+    known = digests.bucket(paths, low, high).select("digest", "split")
+    spread = known.group_by("digest").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
+    counts: Counter[str] = Counter(distinct=known["digest"].n_unique(), in_several_splits=spread.height)
+    for split in SPLITS:
+        counts[split] = known.filter(pl.col("split") == split).height
+    for split, other in PAIRS:
+        theirs = known.filter(pl.col("split") == other)["digest"].unique()
+        own = known.filter(pl.col("split") == split)
+        counts[f"{split}_also_in_{other}"] = own.filter(pl.col("digest").is_in(theirs.implode())).height
+    return counts
 
-    ``contents`` holds ``split`` and, per conversation, a digest of all its words, of its token ids (so cut,
-    and with its unknown words, a model sees it), of the words of its first utterance, and of its group (null
-    where it has none). ``in_several_splits`` counts distinct contents.
+
+def leakage(counts: Counter[str]) -> dict[str, Any]:
+    """Of one kind of content, how many conversations of one split find theirs in another as well.
+
+    The kinds: all words of a conversation; its token ids (so cut, and with its unknown words, a model sees
+    it); the words of its first utterance; its group (where it has one). ``counts`` is the sum of ``shared``
+    over all buckets; ``in_several_splits`` counts distinct contents.
     """
-    report: dict[str, Any] = {}
-    for kind in KINDS:
-        known = contents.select("split", kind).drop_nulls()
-        spread = known.group_by(kind).agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
-        entry: dict[str, Any] = {"distinct": known[kind].n_unique(), "in_several_splits": spread.height}
-        for split, other in PAIRS:
-            own = known.filter(pl.col("split") == split)
-            theirs = known.filter(pl.col("split") == other)[kind].unique()
-            shared = own.filter(pl.col(kind).is_in(theirs.implode())).height
-            entry[f"{split}_also_in_{other}"] = {
-                "conversations": shared,
-                "fraction": shared / own.height if own.height else 0.0,
-            }
-        report[kind] = entry
-    return report
+    entry: dict[str, Any] = {name: counts[name] for name in ("distinct", "in_several_splits")}
+    for split, other in PAIRS:
+        found = counts[f"{split}_also_in_{other}"]
+        fraction = found / counts[split] if counts[split] else 0.0
+        entry[f"{split}_also_in_{other}"] = {"conversations": found, "fraction": fraction}
+    return entry
 
 
-def copies(contents: pl.DataFrame) -> frozenset[str]:
-    """Ids of the training conversations whose token ids validation or test hold, too."""
+def copies(paths: list[Path], low: int, high: int, folder: Path) -> int:
+    """Save which training conversations of one bucket validation or test hold, too; their number."""
+    contents = digests.bucket(paths, low, high)
     is_train = pl.col("split") == "train"
-    held_out = contents.filter(~is_train)["token_ids"].unique()
-    return frozenset(
-        contents.filter(is_train & pl.col("token_ids").is_in(held_out.implode()))["conversation_id"]
-    )
+    held_out = contents.filter(~is_train)["digest"].unique()
+    found = contents.filter(is_train & pl.col("digest").is_in(held_out.implode()))
+    rows = found.select("shard", pl.col("conversation").cast(pl.UInt32).alias("row"))
+    return digests.save_rows(folder, "copies", rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -72,7 +73,6 @@ class Manifest(BaseModel):
         return manifest
 
 
-def table_digests(folder: Path) -> dict[str, str]:
+def table_digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of each table in ``folder``, by its name."""
-    tables = sorted(folder.rglob("*.parquet"))
-    return {table.relative_to(folder).as_posix(): file_digest(table) for table in tables}
+    return {name: file_digest(folder / name) for name in sorted(f"{name}.parquet" for name in names)}

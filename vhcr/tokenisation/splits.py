@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
+from math import ceil
 from typing import Literal
 
 from vhcr.conversation import SPLITS, Split
@@ -85,24 +86,18 @@ def assign(
                 "tokenisation.split_by = published, but this corpus publishes no split; "
                 "take conversation" + (" or group" if any(groups) else "")
             )
-        _refuse_empty(published, SPLITS, "the published split")
+        refuse_empty(published, SPLITS, "the published split")
         return list(published)
-    # Fraction(str(x)): 0.1 means a tenth, so that no rounding of 1 - 0.1 - 0.1 moves a boundary.
-    validation, test = Fraction(str(validation_fraction)), Fraction(str(test_fraction))
-    if validation + test >= 1:
-        raise ParameterError(
-            f"tokenisation: validation_fraction {validation_fraction} and test_fraction {test_fraction} "
-            "leave nothing to train on"
-        )
+    validation, test = fractions(validation_fraction, test_fraction)
     if rule == "completed":
         return _completed(published, units, validation, test, seed)
     if rule == "position":
         splits = _by_position(units, validation, test)
-        _refuse_empty(splits, _wanted(validation, test), f"a split by position of {len(ids)} windows")
+        refuse_empty(splits, wanted(validation, test), f"a split by position of {len(ids)} windows")
         return splits
     if rule == "hash":
-        splits = [_by_hash(unit, validation, test, seed) for unit in units]
-        _refuse_empty(splits, _wanted(validation, test), f"a split by hash of {len(ids)} conversations")
+        splits = by_hash(units, validation_fraction, test_fraction, seed)
+        refuse_empty(splits, wanted(validation, test), f"a split by hash of {len(ids)} conversations")
         return splits
     if rule == "group":
         if not any(group is not None for group in groups):
@@ -115,11 +110,27 @@ def assign(
             for unit, group in zip(units, groups, strict=True)
         ]
     splits = _cut(units, len(ids) * (1 - validation - test) // 1, len(ids) * (1 - test) // 1, seed)
-    _refuse_empty(splits, _wanted(validation, test), f"a split by {rule} of {len(ids)} conversations")
+    refuse_empty(splits, wanted(validation, test), f"a split by {rule} of {len(ids)} conversations")
     return splits
 
 
-def _wanted(validation: Fraction, test: Fraction) -> list[Split]:
+def fractions(validation_fraction: float, test_fraction: float) -> tuple[Fraction, Fraction]:
+    """The shares of validation and test, exactly: 0.1 means a tenth, and no rounding moves a boundary.
+
+    Raises:
+        ParameterError: they leave nothing to train on.
+    """
+    validation, test = Fraction(str(validation_fraction)), Fraction(str(test_fraction))
+    if validation + test >= 1:
+        raise ParameterError(
+            f"tokenisation: validation_fraction {validation_fraction} and test_fraction {test_fraction} "
+            "leave nothing to train on"
+        )
+    return validation, test
+
+
+def wanted(validation: Fraction | float, test: Fraction | float) -> list[Split]:
+    """The splits that should hold something."""
     return ["train", *(["validation"] if validation else []), *(["test"] if test else [])]  # type: ignore[list-item]
 
 
@@ -135,15 +146,22 @@ def _completed(
     splits = list(published)
     for index, split in zip(train, drawn, strict=True):
         splits[index] = "train" if split == "train" else lacking
-    _refuse_empty(splits, SPLITS, f"the published split, completed by {fraction} of its train,")
+    refuse_empty(splits, SPLITS, f"the published split, completed by {fraction} of its train,")
     return splits
 
 
-def _by_hash(unit: str, validation: Fraction, test: Fraction, seed: int) -> Split:
-    """The split of one unit; ``place`` is uniform between 0 and 1."""
-    digest = hashlib.blake2b(unit.encode(), digest_size=8, key=seed.to_bytes(8, "big")).digest()
-    place = Fraction(int.from_bytes(digest, "big"), 2**64)
-    return "train" if place < 1 - validation - test else "validation" if place < 1 - test else "test"
+def by_hash(
+    units: Sequence[str], validation_fraction: float, test_fraction: float, seed: int
+) -> list[Split | None]:
+    """The split of each unit by itself: a digest of its name, uniform below 2⁶⁴, against two limits."""
+    validation, test = fractions(validation_fraction, test_fraction)
+    train_end, validation_end = (ceil(2**64 * (1 - held_out)) for held_out in (validation + test, test))
+    key = seed.to_bytes(8, "big")
+    splits: list[Split | None] = []
+    for unit in units:
+        place = int.from_bytes(hashlib.blake2b(unit.encode(), digest_size=8, key=key).digest(), "big")
+        splits.append("train" if place < train_end else "validation" if place < validation_end else "test")
+    return splits
 
 
 def _by_position(units: Sequence[str], validation: Fraction, test: Fraction) -> list[Split | None]:
@@ -179,7 +197,12 @@ def _cut(units: Sequence[str], train_end: int, validation_end: int, seed: int) -
     return splits
 
 
-def _refuse_empty(splits: Sequence[Split | None], wanted: Sequence[Split], what: str) -> None:
+def refuse_empty(splits: Collection[str | None], wanted: Sequence[Split], what: str) -> None:
+    """Nothing, where every wanted split holds something.
+
+    Raises:
+        DataError: one is empty; ``what`` says how they were made.
+    """
     for split in wanted:
         if split not in splits:
             raise DataError(f"{what} leaves {split} empty")

@@ -53,14 +53,24 @@ class Vocabulary:
 
     @classmethod
     def from_counts(
-        cls, counts: Mapping[str, int], *, size: int, min_count: int = 1, num_utterances: int = 0
+        cls,
+        counts: Mapping[str, int],
+        *,
+        size: int,
+        min_count: int = 1,
+        num_utterances: int = 0,
+        num_words: int | None = None,
     ) -> Vocabulary:
-        """The ``size`` - 4 most frequent words counted at least ``min_count`` times."""
+        """The ``size`` - 4 most frequent words counted at least ``min_count`` times.
+
+        ``num_words`` is the sum of all counts, where ``counts`` lacks the rarest.
+        """
         ranked = sorted(
             (item for item in counts.items() if item[1] >= min_count), key=lambda item: (-item[1], item[0])
         )
         kept = ranked[: size - len(SPECIALS)]
-        unknown = sum(counts.values()) - sum(count for _, count in kept)
+        total = sum(counts.values()) if num_words is None else num_words
+        unknown = total - sum(count for _, count in kept)
         return cls(
             [*SPECIALS, *(word for word, _ in kept)],
             [0, unknown, 0, num_utterances, *(count for _, count in kept)],

@@ -18,9 +18,10 @@ from vhcr.errors import ParameterError
 from vhcr.models import Noise, build
 from vhcr.models.kernels.precision import products_in
 from vhcr.params import TrainingParams
-from vhcr.token_files import Conversations, epoch_order
+from vhcr.token_files import Conversations
 from vhcr.training.device import choose_device
 from vhcr.training.loop import Interrupted, adam, schedule, settle_precision, train_step
+from vhcr.training.order import ComputedOrder, epoch_order
 from vhcr.training.run import RunParams
 from vhcr.training.state import TrainState
 
@@ -42,7 +43,7 @@ def work(train: Conversations, validation: Conversations, params: TrainingParams
     """The schedule of ``fit``, counted. Words are those of the very batches, so short ones count for less."""
     per_epoch, num_steps = schedule(len(train), params)
     whole, rest = divmod(num_steps, per_epoch)
-    last = epoch_order(len(train), seed, whole)[: rest * params.batch_conversations]
+    last = epoch_order(len(train), seed, whole, params.epoch_order)[: rest * params.batch_conversations]
     num_words = whole * train.num_words + int(train.words_per_conversation[last].sum())
     num_validations = math.ceil(num_steps / per_epoch)
     if params.validate_every_steps:
@@ -124,9 +125,10 @@ def estimate(
     def some(data: Conversations, parts: list[np.ndarray]) -> list[Batch]:
         return [data.batch(part).to(device) for part in parts]
 
+    kind = params.training.epoch_order
     of_all = work(train, validation, params.training, seed)
     timed = min(TIMED, 1 + of_all.num_steps // STEPS_PER_TIMED)
-    parts = _parts(epoch_order(len(train), seed, 0), size)
+    parts = _parts(epoch_order(len(train), seed, 0, kind), size)
     words = train.words_per_conversation
     longest = max(parts, key=lambda part: int(words[part].sum()))
     if device.type == "cuda":
@@ -135,14 +137,14 @@ def estimate(
     update(train.batch(longest).to(device))
     trained = rate(update, some(train, parts[:timed]))
     model.eval()
-    held_out = some(validation, _parts(epoch_order(len(validation), seed, 0), size)[:timed])
+    held_out = some(validation, _parts(epoch_order(len(validation), seed, 0, kind), size)[:timed])
     validate(held_out[0])
     validated = rate(validate, held_out)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_of_process()
     return Estimate(of_all, trained, validated, state.position.precision, peak)
 
 
-def _parts(order: np.ndarray, size: int) -> list[np.ndarray]:
+def _parts(order: np.ndarray | ComputedOrder, size: int) -> list[np.ndarray]:
     """``order`` cut into batches of ``size``; the last may be shorter."""
     return [order[first : first + size] for first in range(0, len(order), size)]
 

@@ -19,8 +19,9 @@ from vhcr.models import ConversationModel, Noise
 from vhcr.models.kernels.precision import products_in, short_products_pay
 from vhcr.models.objective import Totals, kl_weight, loss
 from vhcr.params import SystemParams, TrainingParams
-from vhcr.token_files import Conversations, epoch_order
+from vhcr.token_files import Conversations
 from vhcr.training.moments import LatentSums
+from vhcr.training.order import epoch_order
 from vhcr.training.parallel import Workers
 from vhcr.training.state import Row, TrainState, write_tensors
 
@@ -287,7 +288,7 @@ def fit(
         return (last.get("split"), last.get("step")) != ("validation", step)
 
     while not position.finished:
-        order = epoch_order(len(train), seed, position.epoch)
+        order = epoch_order(len(train), seed, position.epoch, params.epoch_order)
         while position.batch_in_epoch < steps_per_epoch and position.step < total_steps:
             if owes_validation():
                 check()

@@ -37,6 +37,7 @@ NUMBERS = (
     "training/device.py",
     "training/loop.py",
     "training/moments.py",
+    "training/order.py",
     "training/parallel.py",
     "training/state.py",
 )
