@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from tests.generation.runs import VOCABULARY, trained_run
 from vhcr import cli, recording
+from vhcr.commands.options import DEFAULTS
 from vhcr.files import write_json
 from vhcr.generation import control
 from vhcr.generation.respond import Responder
@@ -66,7 +67,7 @@ def objects(text: str) -> list[dict]:  # type: ignore[type-arg]
 
 def responder(run: str = RUN, **changes: object) -> Responder:
     trained = TrainedRun.load(Path("data/trained") / run)
-    return Responder(trained.model, GenerationParams.model_validate({**cli.DEFAULTS, **changes}), Noise(0))
+    return Responder(trained.model, GenerationParams.model_validate({**DEFAULTS, **changes}), Noise(0))
 
 
 def told(token_ids: list[list[int]]) -> list[str]:
@@ -165,9 +166,7 @@ def test_params_yaml_decides_where_it_knows_the_corpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    assert values["defaults"]["generation"] == cli.DEFAULTS, (
-        "the two say the same unless someone means otherwise"
-    )
+    assert values["defaults"]["generation"] == DEFAULTS, "the two say the same unless someone means otherwise"
     values["corpora"]["invented"] = {**values["corpora"]["toy"], "generation": {"max_words": 2}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     folder = str(trained_run(tmp_path))

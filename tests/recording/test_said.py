@@ -8,7 +8,8 @@ import logging
 import pytest
 
 from tests.registry.runs import evaluated_run
-from vhcr import cli, recording
+from vhcr import recording
+from vhcr.commands import results
 
 
 def test_an_id_that_mlflow_does_not_have_is_not_listed_as_one(
@@ -21,10 +22,10 @@ def test_an_id_that_mlflow_does_not_have_is_not_listed_as_one(
     folder, _ = evaluated_run(corpus)
     made = json.loads((folder / "provenance.json").read_text())
     (folder / "provenance.json").write_text(json.dumps({**made, "mlflow_run_id": old}))
-    assert cli._in_mlflow([folder]) == {old: f"not here (vhcr import-run {folder})"}
+    assert results._in_mlflow([folder]) == {old: f"not here (vhcr import-run {folder})"}
     new = recording.import_run(folder)
     assert new != old
-    assert cli._in_mlflow([folder]) == {old: new}
+    assert results._in_mlflow([folder]) == {old: new}
 
 
 def test_a_deleted_experiment_that_comes_back_is_said(corpus: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from tests.generation.runs import trained_run
 from vhcr import layout
-from vhcr.cli import DEFAULTS
+from vhcr.commands.options import DEFAULTS
 from vhcr.files import write_json, write_text
 from vhcr.stages.evaluate import RESPONSES
 

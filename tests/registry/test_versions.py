@@ -10,7 +10,7 @@ import pytest
 
 from tests.registry.runs import evaluate, evaluated_run
 from vhcr import recording
-from vhcr.cli import DEFAULTS
+from vhcr.commands.options import DEFAULTS
 from vhcr.errors import DataError
 from vhcr.files import read_json, write_json
 from vhcr.recording import MlflowRun

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.generation.runs import trained_run
-from vhcr.cli import DEFAULTS
+from vhcr.commands.options import DEFAULTS
 from vhcr.errors import ParameterError
 from vhcr.generation.respond import Responder
 from vhcr.generation.text import to_ids, to_text
