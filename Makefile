@@ -57,8 +57,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 $(TOOLS): $(STAMP)
-	@echo "Installing what tests and checks need into $(VENV) (0.4 GB, once)"
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dev]'
+	@echo "Installing what tests and checks need into $(VENV) (0.6 GB, once)"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dev,scale]'
 	@touch $@
 
 run: $(STAMP)  ## run the whole pipeline (dvc repro), then show its table

@@ -6,11 +6,12 @@ preset ``ubuntu`` does.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +51,35 @@ def million(preset: str, repeats: int, clock: Clock, count: int = 1_000_000) -> 
         part.add(f"{stage}: time", seconds, "s")
         part.add(f"{stage}: peak memory of its largest process", memory, "GB", target="≤ 4")
     part.add("until validated", total, "s", target="≤ 900")
+    _engines(part)
     manifest = read_json(FOLDER / layout.tokenised(OWN) / "manifest.json")
     part.settings["splits"] = manifest["splits"]
     _train(part, preset, repeats, clock)
     shutil.rmtree(FOLDER)
     return part
+
+
+def _engines(part: Part) -> None:
+    """The stage ``tokenise`` again, on one core and by Ray; the contents must be the same."""
+    manifest = FOLDER / layout.tokenised(OWN) / "manifest.json"
+    expected = read_json(manifest)
+    by_all = next(figure.value for figure in part.figures if figure.what == "tokenise: time")
+    for what, engine, prefix in (("one core", "processes", ["taskset", "-c", "0"]), ("Ray", "ray", [])):
+        if engine == "ray" and importlib.util.find_spec("ray") is None:
+            part.settings["Ray"] = "not installed"
+            continue
+        _set_engine(engine)
+        seconds, _ = _stage("tokenise", OWN, prefix)
+        part.add(f"tokenise by {what}: time", seconds, "s", baseline=by_all, note="baseline: all cores")
+        if read_json(manifest) != expected:
+            raise RuntimeError(f"tokenise by {what} made other tables")
+    _set_engine("processes")
+
+
+def _set_engine(engine: str) -> None:
+    values = yaml.safe_load((FOLDER / "params.yaml").read_text(encoding="utf-8"))
+    values["corpora"][OWN]["tokenisation"]["engine"] = engine
+    (FOLDER / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
 def _train(part: Part, preset: str, repeats: int, clock: Clock) -> None:
@@ -108,12 +133,12 @@ def _resample(count: int) -> str:
     values = yaml.safe_load((FOLDER / "params.yaml").read_text(encoding="utf-8"))
     own = values["corpora"][OWN]
     own["source"]["path"] = chats.name
-    own["tokenisation"] = {**values["corpora"][SAMPLE]["tokenisation"], "split_by": "conversation"}
+    own["tokenisation"] = {**values["corpora"][SAMPLE]["tokenisation"], "split_by": "hash"}
     (FOLDER / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     return f"{len(lines)} dialogs of the Ubuntu sample, {chats.stat().st_size / 1e9:.2f} GB of JSON Lines"
 
 
-def _stage(name: str, corpus: str, **environment: str) -> tuple[float, float]:
-    """Wall seconds and peak memory in GB of a stage."""
-    command = [sys.executable, "-m", f"vhcr.stages.{name}", "--corpus", corpus]
+def _stage(name: str, corpus: str, prefix: Sequence[str] = (), **environment: str) -> tuple[float, float]:
+    """Wall seconds of a stage, and the peak memory in GB of its largest process (Ray's are not its own)."""
+    command = [*prefix, sys.executable, "-m", f"vhcr.stages.{name}", "--corpus", corpus]
     return measure(command, FOLDER, environment)

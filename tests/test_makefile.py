@@ -63,7 +63,7 @@ def test_running_installs_no_tools_of_the_tests(tmp_path: Path) -> None:
     for target, tools in (("run", False), ("mlflow", False), ("test", True), ("lint", True)):
         said = make("-n", target, f"PYTHON={sys.executable}", cwd=tmp_path).stdout
         assert ".[pipeline]" in said
-        assert (".[pipeline,dev]" in said) == tools, target
+        assert (".[pipeline,dev,scale]" in said) == tools, target
 
 
 def test_a_folder_without_git_is_told_to_dvc_before_anything_is_installed(tmp_path: Path) -> None:

@@ -82,6 +82,9 @@ def pieces(folder: Path, source: SourceParams, engine: Engine, piece_bytes: int 
         source = recognised.source
     if source.reader != "jsonl":
         return [Piece(folder, source)]
+    if not isinstance(folder, Path):
+        # An address: a look at all of its bytes, for their encoding, would cost as much as to read them.
+        source = source.model_copy(update={"encoding": source.encoding or "utf-8"})
     found: list[Piece] = []
     for file in read_files(folder):
         own: list[Part] = []

@@ -65,7 +65,7 @@ def source_files(folder: Path, suffixes: Collection[str]) -> list[SourceFile]:
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in suffixes and path.is_file() and path != folder / SOURCE_FILE
     ]
-    names = [path.relative_to(folder) for path in paths]
+    names = [PurePosixPath(path.relative_to(folder).as_posix()) for path in paths]
     tables = {SHARD.sub("", name.with_suffix("").as_posix()) for name in names}
     found = []
     for path, relative in zip(paths, names, strict=True):

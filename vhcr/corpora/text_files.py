@@ -123,13 +123,13 @@ class Part:
 
 def parts(path: Path, size: int) -> list[Part]:
     """A file in ranges of some ``size`` bytes, each of which ends with a line."""
-    edges = [0]
+    edges, whole = [0], path.stat().st_size
     with path.open("rb") as file:
-        while edges[-1] + size < path.stat().st_size:
+        while edges[-1] + size < whole:
             file.seek(edges[-1] + size - 1)
             file.readline()
             edges.append(file.tell())
-    ends = sorted({*edges, path.stat().st_size})
+    ends = sorted({*edges, whole})
     return [Part(start, end) for start, end in pairwise(ends)]
 
 

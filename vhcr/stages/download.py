@@ -12,6 +12,7 @@ from vhcr.corpora import toy, ubuntu
 from vhcr.corpora.download import Fetched, base_name, fetch, find_local, use_local
 from vhcr.corpora.placing import place_file, place_folder, placed_digest
 from vhcr.corpora.records import SOURCE_FILE
+from vhcr.corpora.remote import is_remote, note
 from vhcr.errors import CorpusError
 from vhcr.files import atomic_folder, write_json
 from vhcr.params import Params, SourceParams
@@ -35,6 +36,9 @@ def run(params: Params, *, corpus: str) -> None:
     source = params.corpus(corpus).source
     try:
         with atomic_folder(layout.raw(corpus)) as folder:
+            if is_remote(source.path):
+                note(source, corpus, folder)
+                return
             if source.reader == "toy" and source.path is None:
                 names = toy.write(folder, source.toy.num_conversations, source.toy.seed)
                 files = [_noted(use_local(folder / name), name, origin="generated") for name in names]

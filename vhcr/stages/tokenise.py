@@ -19,6 +19,7 @@ def run(params: Params, *, corpus: str) -> None:
     """
     from vhcr import corpora, engines
     from vhcr.corpora.placing import require_placed
+    from vhcr.corpora.remote import located
     from vhcr.tokenisation.account import account
     from vhcr.tokenisation.dataset import build_from
 
@@ -29,7 +30,7 @@ def run(params: Params, *, corpus: str) -> None:
         atomic_folder(layout.tokenised(corpus)) as scratch,
         engines.started(own.tokenisation.engine) as engine,
     ):
-        pieces = corpora.pieces(raw, own.source, engine)
+        pieces = corpora.pieces(located(raw), own.source, engine)
         dataset = build_from(pieces, own.tokenisation, scratch, corpus=corpus, engine=engine)
         write_json(scratch / "manifest.json", dataset.manifest)
         write_json(scratch / "metrics.json", dataset.metrics)
