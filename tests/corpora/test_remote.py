@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import json
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -29,8 +29,8 @@ def params(path: str, reader: str = "jsonl") -> Params:
 
 
 @pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket ``chats`` of moto's server, which keeps it in memory; the address of its objects."""
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A file system with a bucket ``chats``: moto's server, which keeps it in memory."""
     s3fs = pytest.importorskip("s3fs")
     url = f"http://127.0.0.1:{free_port()}"
     for name, value in {"ENDPOINT_URL": url, "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s"}.items():
@@ -38,16 +38,10 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", url.rpartition(":")[2]]
     with serving(command, f"{url}/moto-api/", tmp_path / "moto.log"):
         s3fs.S3FileSystem.clear_instance_cache()
-        put(f"{url}/chats")
-        yield f"{url}/chats"
+        files = s3fs.S3FileSystem()
+        files.mkdir("chats")
+        yield files
     s3fs.S3FileSystem.clear_instance_cache()
-
-
-def put(address: str, content: bytes = b"") -> None:
-    kind = {"Content-Type": "application/octet-stream"}  # else it is taken for a form
-    request = urllib.request.Request(address, data=content, method="PUT", headers=kind)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        assert answer.status == 200
 
 
 def lines(first: int, count: int = 60) -> bytes:
@@ -59,13 +53,13 @@ def lines(first: int, count: int = 60) -> bytes:
 
 
 @pytest.mark.slow
-def test_a_bucket_is_read_in_its_place(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_is_read_in_its_place(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same tables as from a copy, by ranges and by stages; an object that changes is refused."""
     monkeypatch.chdir(tmp_path)
     copy = tmp_path / "copy"
     copy.mkdir()
     for name, content in {"part-0.jsonl": lines(0), "part-1.jsonl": b"{broken\n" + lines(60)}.items():
-        put(f"{bucket}/june/{name}", content)
+        bucket.pipe(f"chats/june/{name}", content)
         (copy / name).write_bytes(content)
     own = params("s3://chats/june")
     download.run(own, corpus="own")
@@ -84,13 +78,13 @@ def test_a_bucket_is_read_in_its_place(bucket: str, tmp_path: Path, monkeypatch:
     assert there["data_hash"] == by_ranges.manifest["data_hash"] == here.manifest["data_hash"]
     assert metrics == by_ranges.metrics == here.metrics
 
-    put(f"{bucket}/june/part-1.jsonl", lines(61))
+    bucket.pipe("chats/june/part-1.jsonl", lines(61))
     with pytest.raises(CorpusError, match=r"s3://chats/june: is not what .* names: an object changed"):
         tokenise.run(own, corpus="own")
 
 
 @pytest.mark.slow
-def test_what_cannot_be_listed_is_told(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_listed_is_told(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CorpusError, match=r"s3://chats/july.*: no \.jsonl file"):
         download.run(params("s3://chats/july"), corpus="own")

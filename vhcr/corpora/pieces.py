@@ -15,7 +15,7 @@ from vhcr.corpora.eou import read_eou
 from vhcr.corpora.jsonl import is_lines, read_file, read_files, read_jsonl, read_toy
 from vhcr.corpora.parlai import read_parlai
 from vhcr.corpora.recognise import recognise
-from vhcr.corpora.records import SourceFile
+from vhcr.corpora.records import SourceFile, is_address
 from vhcr.corpora.sessions import sessions
 from vhcr.corpora.skipped import Skipped
 from vhcr.corpora.slack import read_slack
@@ -82,8 +82,8 @@ def pieces(folder: Path, source: SourceParams, engine: Engine, piece_bytes: int 
         source = recognised.source
     if source.reader != "jsonl":
         return [Piece(folder, source)]
-    if not isinstance(folder, Path):
-        # An address: a look at all of its bytes, for their encoding, would cost as much as to read them.
+    if is_address(folder):
+        # A look at all of its bytes, for their encoding, would cost as much as to read them.
         source = source.model_copy(update={"encoding": source.encoding or "utf-8"})
     found: list[Piece] = []
     for file in read_files(folder):

@@ -58,6 +58,11 @@ class SourceFile:
         return PurePosixPath(self.name).with_suffix("").as_posix()
 
 
+def is_address(path: Any) -> bool:
+    """Whether a path is one of ``vhcr.corpora.remote``, which only looks like one of this machine."""
+    return not isinstance(path, Path)
+
+
 def source_files(folder: Path, suffixes: Collection[str]) -> list[SourceFile]:
     """The files of a raw corpus with one of these suffixes, by name; none of them hidden or source.json."""
     paths = [

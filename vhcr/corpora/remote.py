@@ -55,7 +55,8 @@ def located(raw: Path) -> Path:
             f"{noted['path']}: is not what {raw / SOURCE_FILE} names: an object changed, is missing or was "
             f"added; dvc repro -f download@{noted['corpus']} takes it as it is now"
         )
-    return _at(noted["path"])
+    address: Path = _at(noted["path"])
+    return address
 
 
 def _at(address: str | None) -> Any:
@@ -72,12 +73,16 @@ def _at(address: str | None) -> Any:
 
 
 def _listed(address: str | None) -> list[dict[str, Any]]:
-    root = _at(address)
+    root: Any = _at(address)
     from botocore.exceptions import BotoCoreError
 
     try:
         root.fs.invalidate_cache()
-        infos = [(file.name, root.fs.info(file.path.path)) for file in read_files(root)]
+        names = [file.name for file in read_files(root)]
+        infos = [root.fs.info((root / name).path) for name in names]
     except (OSError, BotoCoreError) as error:
         raise CorpusError(f"{address}: cannot be listed: {error}") from None
-    return [{"name": name, "bytes": info["size"], "etag": info.get("ETag")} for name, info in infos]
+    return [
+        {"name": name, "bytes": info["size"], "etag": info.get("ETag")}
+        for name, info in zip(names, infos, strict=True)
+    ]
