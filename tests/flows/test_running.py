@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -16,8 +18,10 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from prefect.client.schemas import TaskRun
+from prefect.logging.loggers import task_run_logger
 
-from flows import running
+from flows import running, shown
 from tests.flows.conftest import dvc
 from tests.processes import gone, wait_for
 
@@ -250,6 +254,26 @@ def test_a_stage_runs_once(project: Path) -> None:
     assert any(line.startswith("making raw.txt") for line in lines)
     assert not any("dvc push" in line for line in lines)  # DVC's advice after every stage
     assert not reproduce("download@toy", lines)
+
+
+def test_an_error_of_ours_is_logged_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancel, or a stage that failed, left a page of traceback for each task in the worker's log."""
+
+    def logged(error: Exception) -> str:
+        text = io.StringIO()
+        logger = task_run_logger(TaskRun(task_key="step", dynamic_key="0"))
+        assert any(isinstance(one, shown.Plainly) for one in logger.logger.filters)
+        handler = logging.StreamHandler(text)
+        monkeypatch.setattr(logger.logger, "handlers", [handler])
+        monkeypatch.setattr(logger.logger, "propagate", False)
+        try:
+            raise error
+        except Exception:
+            logger.error("Task run failed", exc_info=True)  # as Prefect's engine does
+        return text.getvalue()
+
+    assert logged(running.CommandError("train@toy failed (status -15)")) == "Task run failed\n"
+    assert "Traceback" in logged(ZeroDivisionError("a mistake of ours"))
 
 
 def test_a_failed_stage_says_why_in_its_own_words(project: Path) -> None:
