@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.faults import circumstances, forked, kills, mutations, requests, settings, wholes
 from tests.faults.outcome import Case
-from tests.faults.small import build
+from tests.faults.small import Small, build
 from vhcr.files import write_json
 
 # kind -> what draws one case of it, and its share of the time.
@@ -51,7 +51,8 @@ def main() -> None:
     figures: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory(prefix="vhcr-faults-") as temporary:
         root = Path(temporary)
-        small = build(root)
+        # Wholes have a project of their own.
+        small = build(root) if kinds != ["wholes"] else Small(root, {}, {})
         print(f"a small project is ready after {time.monotonic() - began:.0f} s", flush=True)
         for place, kind in enumerate(kinds):
             draw_case, share = KINDS[kind]
