@@ -362,6 +362,22 @@ def test_json_that_is_no_object_is_named(folder: Path, name: str, text: str) -> 
         validate(folder, *settings())
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("skipped", None, "read.skipped: missing key"), ("groups", -5, "read.groups: .*, not -5")],
+)
+def test_a_count_that_is_missing_or_none_is_named(folder: Path, key: str, value: object, said: str) -> None:
+    """metrics.json without one was a traceback; found by the search for faults."""
+    path = folder / "metrics.json"
+    metrics = read_json(path)
+    del metrics["read"][key]
+    if value is not None:
+        metrics["read"][key] = value
+    write_json(path, metrics)
+    with pytest.raises(DataError, match=rf"metrics\.json: {said}"):
+        validate(folder, *settings())
+
+
 def test_failure_tells_which_how_many_and_shows_some(folder: Path) -> None:
     rewrite(folder / "conversations.parquet", where(IS_C3, "num_words", 5))
     report = validate(folder, *settings())

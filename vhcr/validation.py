@@ -13,18 +13,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import BaseModel, Field
 
 from vhcr.conversation import SPLITS, Split
 from vhcr.corpora.skipped import Skipped, Unit
 from vhcr.errors import DataError, ValidationError
-from vhcr.files import read_object
+from vhcr.files import read_object, read_record
 from vhcr.params import TokenisationParams, ValidationParams
 from vhcr.tokenisation.specials import EOS, PAD, SOS, SPECIALS, UNK
 from vhcr.tokenisation.tables import SCHEMAS, TOKEN_IDS
@@ -587,18 +588,39 @@ def _splits(folder: Path, conversations: pl.DataFrame, unknown: dict[Split, int]
     return pl.DataFrame(rows)
 
 
+Count = Annotated[int, Field(ge=0, strict=True)]
+
+
+class _Skipped(BaseModel):
+    utterances: Count
+    conversations: Count
+
+
+class _Read(BaseModel):
+    utterances: Count
+    conversations: Count
+    groups: Count
+    skipped: _Skipped
+
+
+class _Metrics(BaseModel):
+    """Of metrics.json of a tokenised corpus, what validation looks at."""
+
+    read: _Read
+
+
 def _corpus(folder: Path) -> pl.DataFrame:
     """One row: what was read of the raw corpus."""
-    read = read_object(folder / "metrics.json", "read")["read"]
+    read = read_record(folder / "metrics.json", _Metrics).read
     skipped = Skipped()
     for unit in get_args(Unit):
-        skipped.units[unit] = read["skipped"][f"{unit}s"]
+        skipped.units[unit] = getattr(read.skipped, f"{unit}s")
     return pl.DataFrame(
         {
             "corpus": [read_object(folder / "manifest.json", "corpus")["corpus"]],
-            "num_lines": [read["utterances"]],
-            "num_conversations": [read["conversations"]],
-            "num_groups": [read["groups"]],
-            "skipped_fraction": [skipped.share(read["utterances"], read["conversations"])],
+            "num_lines": [read.utterances],
+            "num_conversations": [read.conversations],
+            "num_groups": [read.groups],
+            "skipped_fraction": [skipped.share(read.utterances, read.conversations)],
         }
     )
