@@ -207,7 +207,7 @@ def test_chunks_do_not_show(tmp_path: Path) -> None:
     params = settings(max_words=12, max_turns=6, vocabulary_size=15, merge_speaker_turns=True)
     folders = {}
     for name, chunk in (("one", 10**6), ("again", 10**6), ("seven", 7), ("single", 1)):
-        folders[name] = build(many(60), params, tmp_path / name, corpus="own", shard_utterances=chunk)
+        folders[name] = build(many(30), params, tmp_path / name, corpus="own", shard_utterances=chunk)
     assert digests(tmp_path / "one") == digests(tmp_path / "again")
     # The files are others, since each chunk is a row group of its own.
     manifests = [{**folders[name].manifest, "files": None} for name in ("one", "seven", "single")]
@@ -221,7 +221,7 @@ def test_chunks_do_not_show(tmp_path: Path) -> None:
 def test_tables_agree_with_a_plain_loop(tmp_path: Path) -> None:
     """The same rules, one conversation and one word at a time."""
     params = settings(max_words=9, max_turns=5, min_turns=2, vocabulary_size=20, min_count=2)
-    build(many(), params, tmp_path, corpus="own", shard_utterances=50)
+    build(many(), params, tmp_path, corpus="own", shard_utterances=200)
     split_of = dict(table(tmp_path, "conversations").select("conversation_id", "split").iter_rows())
     vocabulary = Vocabulary.load(tmp_path / "vocabulary.parquet")
     counts: dict[str, int] = {}
