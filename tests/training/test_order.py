@@ -5,7 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
+from tests.training import tiny
+from vhcr.params import recorded
 from vhcr.training.order import ComputedOrder, Kind, epoch_order
+from vhcr.training.run import RunParams
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "computed"])
@@ -53,3 +56,14 @@ def test_a_billion_take_no_memory_and_no_time() -> None:
     batch = ComputedOrder(10**9, seed=0, epoch=0)[999_999_920:]
     assert len(set(batch.tolist())) == 80
     assert 0 <= batch.min() < batch.max() < 10**9
+
+
+def test_a_run_of_before_keeps_the_order_it_had() -> None:
+    """Its record names none; resumed or made again, it must see the same batches."""
+    values = {
+        "model": tiny.MODEL.model_dump(mode="json"),
+        "system": tiny.PARAMS.system("vhcr").model_dump(mode="json"),
+        "training": tiny.training().model_dump(mode="json"),
+    }
+    del values["training"]["epoch_order"]
+    assert recorded(RunParams, values, origin="run.json").training.epoch_order == "shuffled"
