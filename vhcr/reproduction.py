@@ -110,7 +110,7 @@ def reproduce(run: Recorded, *, anyway: bool = False, keep: bool = False) -> Out
     outcome = Outcome(doubts=doubts)
     try:
         project = _clone(clone, str(run.info["code_version"]))
-        _furnish(project, run)
+        _prepare(project, run)
         _stage(project, "train", run.info)
         where = Path("data", "trained", *run.name.split("/"))
         _compare(outcome, run.folder, project / where, REPRODUCIBLE, "")
@@ -217,7 +217,7 @@ def _clone(target: Path, commit: str) -> Path:
     return project
 
 
-def _furnish(clone: Path, run: Recorded) -> None:
+def _prepare(clone: Path, run: Recorded) -> None:
     """The data the run saw, by links, and its parameters laid over those of its commit."""
     for path in run.info["inputs"]:
         _link(run.root / path, clone / path)

@@ -89,7 +89,7 @@ def register(
                 connected, name, folder, run.experiment_id, run_id, generation, card, identity
             )
         _describe(connected, version, card, _tags(training, evaluation, found, identity, evaluated))
-        verdict = _crown(connected, version, evaluated, bootstrap, make_champion)
+        verdict = _promote(connected, version, evaluated, bootstrap, make_champion)
     registered = Registered(name, str(version.version), run_id, is_new, verdict.moves, verdict.reason)
     log.info("%s", registered)
     return registered
@@ -193,7 +193,7 @@ def _describe(connected: MlflowClient, version: ModelVersion, card: str, tags: M
             connected.set_model_version_tag(version.name, version.version, key, value)
 
 
-def _crown(
+def _promote(
     connected: MlflowClient,
     version: ModelVersion,
     evaluated: Path,
