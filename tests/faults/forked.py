@@ -20,7 +20,7 @@ from typing import NamedTuple
 HANG_SECONDS = 300.0  # a stage of the small project takes some 3 s, on a busy machine ten times as long
 ENVIRONMENT = {"VHCR_MLFLOW": "off", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 IMPORTS = (
-    "encodings.utf_8_sig", "torch", "polars", "pandas", "pyarrow.parquet", "gensim.models",
+    "encodings.utf_8_sig", "torch", "torch._dynamo", "polars", "pandas", "pyarrow.parquet", "gensim.models",
     "great_expectations", "altair", "sklearn.linear_model", "mlflow", "fastapi", "uvicorn",
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ import pytest
 from tests.generation.runs import trained_run
 from tests.stages import project
 from vhcr import layout, recording
+from vhcr.conversation import SPLITS
 from vhcr.errors import CheckpointError, DataError, ParameterError, ValidationError, VhcrError
 from vhcr.files import read_json, write_json, write_text
 from vhcr.provenance import dvc_hash, read_run
@@ -324,11 +325,12 @@ def test_a_verdict_on_other_data_or_of_another_kind_is_refused(params, told, ver
         train.run(params, "toy", "hred", 0)
 
 
-@pytest.mark.parametrize(
-    "name", ["token_ids/train.parquet", "token_ids/validation.parquet", "vocabulary.parquet"]
-)
+@pytest.mark.parametrize("name", [*(f"token_ids/{split}.parquet" for split in SPLITS), "vocabulary.parquet"])
 def test_a_flipped_byte_in_what_a_training_reads_is_refused_by_name(params, name):
-    """One byte inverted inside a data page: training went on, with other losses."""
+    """One byte inverted inside a data page: training went on, with other losses.
+
+    In the test split, which it does not read: run.json then named damaged files as the run's data.
+    """
     path = layout.tokenised("toy") / name
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 3] ^= 0xFF

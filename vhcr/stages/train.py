@@ -22,6 +22,7 @@ import torch
 from pydantic import BaseModel, StrictBool
 
 from vhcr import layout, recording
+from vhcr.conversation import SPLITS
 from vhcr.errors import DataError, HeldError, TrainingError, ValidationError
 from vhcr.files import flatten, locked, place, read_record, read_text, write_json, write_text
 from vhcr.models import KneserNey, build
@@ -229,7 +230,9 @@ def read_tokenised(corpus: str) -> tuple[Manifest, Vocabulary, Conversations, Co
             f"{source / 'manifest.json'} is missing: {corpus!r} is not tokenised yet; "
             f"`dvc repro tokenise@{corpus}` does that"
         )
-    manifest = Manifest.of(source, "vocabulary.parquet", *(f"token_ids/{name}.parquet" for name in READ))
+    # The test split, too: run.json names the folder as it is, so a damaged one would be recorded as the data.
+    tables = (f"token_ids/{name}.parquet" for name in SPLITS)
+    manifest = Manifest.of(source, "vocabulary.parquet", *tables)
     vocabulary = Vocabulary.load(source / "vocabulary.parquet")
     if vocabulary.hash != manifest.vocabulary_hash:
         raise DataError(

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vhcr.errors import CheckpointError
+from vhcr.errors import CheckpointError, StorageError
 from vhcr.files import atomic, write_text
 from vhcr.models.objective import Totals
 
@@ -46,7 +46,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, An
     with atomic(path, flush=True) as temporary:
         # One key: the library writes several in an order that changes from run to run.
         known = {**metadata, DIGEST: content_digest(plain, metadata)}
-        save_file(plain, temporary, metadata={METADATA: json.dumps(known)})
+        try:
+            save_file(plain, temporary, metadata={METADATA: json.dumps(known)})
+        except SafetensorError as error:  # a full disk, in the library's own words
+            raise StorageError(f"{path}: cannot be written: {error}") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
