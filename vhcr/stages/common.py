@@ -68,6 +68,9 @@ def stage_main(run: Callable[..., None], argv: list[str] | None = None) -> None:
     except VhcrError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except PermissionError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
