@@ -12,7 +12,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from vhcr.errors import ParameterError, VhcrError
@@ -99,11 +98,6 @@ def _begin() -> None:
     """In a new worker, before anything that has threads is imported."""
     end_with_parent()
     os.environ.update(THREADS)
-
-
-def _in_folder(folder: Path, function: Callable[..., T], *arguments: Any) -> T:
-    os.chdir(folder)
-    return function(*arguments)
 
 
 class Ray:
