@@ -73,7 +73,7 @@ def test_json_of_every_kind_is_a_record_or_refused_by_file_and_key(
     path = tmp_path / "manifest.json"
     path.write_text(text)
     with pytest.raises(DataError, match=told) as raised:
-        files.read_record(path, Manifest)
+        files.read_record(Manifest, path)
     assert str(raised.value).startswith(f"{path}: ")
 
 

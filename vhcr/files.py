@@ -65,20 +65,39 @@ def read_object(path: Path, *needed: str) -> dict[str, Any]:
     return value
 
 
-def read_record(path: Path, record: type[Record]) -> Record:
-    """A JSON object of known keys; raises DataError naming file, key and value where it is another."""
+def read_record(kind: type[Record], *paths: Path) -> Record:
+    """A record from a JSON object, or from several that hold a part each.
+
+    Raises:
+        DataError: a file is missing or damaged, or a value does not fit; names file, key and value.
+    """
+    values: dict[str, Any] = {}
+    for path in paths:
+        values |= read_object(path)
+    return parse_record(kind, values, str(paths[0]))
+
+
+def parse_record(kind: type[Record], values: Mapping[str, Any] | str, where: str) -> Record:
+    """A record from JSON, or from what JSON holds.
+
+    Raises:
+        DataError: a value does not fit; names ``where``, key and value.
+    """
     from pydantic import ValidationError
 
-    values = read_object(path)
     try:
-        return record.model_validate(values)
+        if isinstance(values, str):
+            return kind.model_validate_json(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        if first["type"] == "missing":
-            raise DataError(f"{path}: {key}: missing key") from None
-        told = f"{first['input']!r:.60}"
-        raise DataError(f"{path}: {key or 'the object'}: {first['msg'].lower()}, not {told}") from None
+        key = ".".join(map(str, first["loc"])) or "the object"
+        told = (
+            "missing key"
+            if first["type"] == "missing"
+            else f"{first['msg'].lower()}, not {first['input']!r:.60}"
+        )
+        raise DataError(f"{where}: {key}: {told}") from None
 
 
 def _finite(text: str) -> float:

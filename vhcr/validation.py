@@ -611,7 +611,7 @@ class _Metrics(BaseModel):
 
 def _corpus(folder: Path) -> pl.DataFrame:
     """One row: what was read of the raw corpus."""
-    read = read_record(folder / "metrics.json", _Metrics).read
+    read = read_record(_Metrics, folder / "metrics.json").read
     skipped = Skipped()
     for unit in get_args(Unit):
         skipped.units[unit] = getattr(read.skipped, f"{unit}s")

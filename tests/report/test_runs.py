@@ -121,10 +121,10 @@ def test_what_the_data_stages_wrote_may_be_missing(small: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        ({"nll_per_word": None}, r"metrics\.json: nll_per_word = None"),
-        ({"nll_per_word": "abc"}, r"metrics\.json: nll_per_word = 'abc'"),
-        ({"nll_per_word": -5}, r"metrics\.json: nll_per_word = -5"),
-        ({"responses": {"1": {"average": "high"}}}, r"metrics\.json: responses\.1\.average = 'high'"),
+        ({"nll_per_word": None}, r"metrics\.json: nll_per_word: .*, not None"),
+        ({"nll_per_word": "abc"}, r"metrics\.json: nll_per_word: .*, not 'abc'"),
+        ({"nll_per_word": -5}, r"metrics\.json: nll_per_word: .*, not -5"),
+        ({"responses": {"1": {"average": "high"}}}, r"metrics\.json: responses\.1\.average: .*, not 'high'"),
     ],
 )
 def test_a_number_that_is_none_is_named(small: Path, values: dict[str, object], complaint: str) -> None:
@@ -163,7 +163,7 @@ def test_damaged_files_are_named(small: Path) -> None:
     with pytest.raises(DataError, match=r"conversations\.parquet: cannot be read"):
         load("toy")
     (small / layout.tokenised("toy") / "manifest.json").write_text("{}")
-    with pytest.raises(DataError, match=r"manifest\.json: data_hash is missing"):
+    with pytest.raises(DataError, match=r"manifest\.json: data_hash: missing key"):
         load("toy")
     with pytest.raises(DataError, match=r"manifest\.json: cannot be read"):
         load("no-such-corpus")

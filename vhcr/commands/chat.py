@@ -11,21 +11,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from vhcr.commands.options import (
-    BeamSize,
     Checkpoint,
+    Decoding,
     Device,
     LatentScale,
-    LengthPenalty,
-    MaxWords,
     Run,
     Seed,
-    Strategy,
-    Temperature,
-    TopK,
-    TopP,
-    UnknownWords,
-    ZConvFrom,
-    given_options,
+    decodes,
     responder,
 )
 from vhcr.errors import ParameterError, VhcrError
@@ -34,17 +26,11 @@ if TYPE_CHECKING:
     from vhcr.generation.chat import Chat, Line
 
 
+@decodes()
 def chat(
     run: Run,
-    strategy: Strategy = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    beam_size: BeamSize = None,
-    length_penalty: LengthPenalty = None,
-    max_words: MaxWords = None,
-    unknown_words: UnknownWords = None,
-    z_conv_from: ZConvFrom = None,
+    *,
+    decoding: Decoding,
     latent_scale: LatentScale = 1.0,
     seed: Seed = 0,
     checkpoint: Checkpoint = "best",
@@ -53,18 +39,7 @@ def chat(
     """Talk with a trained model in the terminal; /help lists what else can be typed."""
     from vhcr.generation.chat import Chat
 
-    changes = given_options(
-        strategy=strategy,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        max_words=max_words,
-        unknown_words=unknown_words,
-        z_conv_from=z_conv_from,
-    )
-    speaker, vocabulary = responder(run, changes, latent_scale, seed, checkpoint, device)
+    speaker, vocabulary = responder(run, decoding, latent_scale, seed, checkpoint, device)
     typer.echo(f"{run}: say something, or /help")
     talk(Chat(speaker, vocabulary))
 

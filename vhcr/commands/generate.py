@@ -13,23 +13,15 @@ import typer
 from vhcr.commands.options import (
     SEPARATOR,
     AsJson,
-    BeamSize,
     Checkpoint,
+    Decoding,
     Device,
     LatentScale,
-    LengthPenalty,
-    MaxWords,
     Opening,
     Run,
     Seed,
-    Strategy,
-    Temperature,
-    TopK,
-    TopP,
     Turns,
-    UnknownWords,
-    ZConvFrom,
-    given_options,
+    decodes,
     responder,
 )
 from vhcr.errors import ParameterError
@@ -40,6 +32,7 @@ if TYPE_CHECKING:
     from vhcr.tokenisation.vocabulary import Vocabulary
 
 
+@decodes()
 def generate(
     run: Run,
     contexts: Annotated[
@@ -63,15 +56,8 @@ def generate(
     ] = None,
     opening: Opening = None,
     as_json: AsJson = False,
-    strategy: Strategy = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    beam_size: BeamSize = None,
-    length_penalty: LengthPenalty = None,
-    max_words: MaxWords = None,
-    unknown_words: UnknownWords = None,
-    z_conv_from: ZConvFrom = None,
+    *,
+    decoding: Decoding,
     latent_scale: LatentScale = 1.0,
     seed: Seed = 0,
     checkpoint: Checkpoint = "best",
@@ -83,22 +69,11 @@ def generate(
     """
     from vhcr.generation import control
 
-    changes = given_options(
-        strategy=strategy,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        max_words=max_words,
-        unknown_words=unknown_words,
-        z_conv_from=z_conv_from,
-    )
     if conversations is not None and (contexts or file is not None):
         raise ParameterError("--conversations generates without contexts, but there are some")
     if opening is not None and conversations is None:
         raise ParameterError("--opening begins whole conversations: give --conversations too")
-    speaker, vocabulary = responder(run, changes, latent_scale, seed, checkpoint, device)
+    speaker, vocabulary = responder(run, decoding, latent_scale, seed, checkpoint, device)
     longest = speaker.params.max_words
     if conversations is not None:
         first = None if opening is None else _to_ids([opening], vocabulary, longest)[0].tolist()
@@ -111,6 +86,7 @@ def generate(
     _show(texts, speaker.respond(context_ids, turns, samples=samples), samples, vocabulary, as_json)
 
 
+@decodes("z_conv_from")
 def interpolate(
     run: Run,
     points: Annotated[int, typer.Option(min=2, help="Points on the way, both ends included.")] = 7,
@@ -129,14 +105,8 @@ def interpolate(
     turns: Turns = 3,
     opening: Opening = None,
     as_json: AsJson = False,
-    strategy: Strategy = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    beam_size: BeamSize = None,
-    length_penalty: LengthPenalty = None,
-    max_words: MaxWords = None,
-    unknown_words: UnknownWords = None,
+    *,
+    decoding: Decoding,
     latent_scale: LatentScale = 1.0,
     seed: Seed = 0,
     checkpoint: Checkpoint = "best",
@@ -150,17 +120,7 @@ def interpolate(
     """
     from vhcr.generation import control
 
-    changes = given_options(
-        strategy=strategy,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        max_words=max_words,
-        unknown_words=unknown_words,
-    )
-    speaker, vocabulary = responder(run, changes, latent_scale, seed, checkpoint, device)
+    speaker, vocabulary = responder(run, decoding, latent_scale, seed, checkpoint, device)
     longest = speaker.params.max_words
     drawn = control.prior_z_conv(speaker, 2)
     ends = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -38,35 +40,27 @@ Run = Annotated[
     ),
 ]
 DECODING = "How utterances are decoded (default: generation in params.yaml)"
-Strategy = Annotated[
-    Literal["greedy", "beam", "sample"] | None,
-    typer.Option(help="Decoding strategy.", rich_help_panel=DECODING),
-]
-Temperature = Annotated[float | None, typer.Option(help="Of sampling; implies it.", rich_help_panel=DECODING)]
-TopK = Annotated[
-    int | None,
-    typer.Option(help="Sample among the k likeliest words; 0: all.", rich_help_panel=DECODING),
-]
-TopP = Annotated[float | None, typer.Option(help="Sample within this mass.", rich_help_panel=DECODING)]
-BeamSize = Annotated[
-    int | None, typer.Option(help="Hypotheses kept by beam search; implies it.", rich_help_panel=DECODING)
-]
-LengthPenalty = Annotated[
-    float | None,
-    typer.Option(help="A beam's score is log p / words ** penalty; implies beam.", rich_help_panel=DECODING),
-]
-MaxWords = Annotated[
-    int | None,
-    typer.Option(help="Longest utterance, its end counted.", rich_help_panel=DECODING),
-]
-UnknownWords = Annotated[
-    Literal["allow", "never"] | None,
-    typer.Option(help="Whether <unk> may be said.", rich_help_panel=DECODING),
-]
-ZConvFrom = Annotated[
-    Literal["posterior", "prior"] | None,
-    typer.Option(help="Draw z_conv given the context, or from N(0, I).", rich_help_panel=DECODING),
-]
+
+
+def _of_decoding(kind: Any, says: str) -> Any:
+    return Annotated[kind | None, typer.Option(help=says, rich_help_panel=DECODING)]
+
+
+# Fields of ``GenerationParams`` that a command line may set.
+DECODING_OPTIONS = {
+    "strategy": _of_decoding(Literal["greedy", "beam", "sample"], "Decoding strategy."),
+    "temperature": _of_decoding(float, "Of sampling; implies it."),
+    "top_k": _of_decoding(int, "Sample among the k likeliest words; 0: all."),
+    "top_p": _of_decoding(float, "Sample within this mass."),
+    "beam_size": _of_decoding(int, "Hypotheses kept by beam search; implies it."),
+    "length_penalty": _of_decoding(float, "A beam's score is log p / words ** penalty; implies beam."),
+    "max_words": _of_decoding(int, "Longest utterance, its end counted."),
+    "unknown_words": _of_decoding(Literal["allow", "never"], "Whether <unk> may be said."),
+    "z_conv_from": _of_decoding(
+        Literal["posterior", "prior"], "Draw z_conv given the context, or from N(0, I)."
+    ),
+}
+Decoding = dict[str, Any]  # those of them that were given
 LatentScale = Annotated[
     float,
     typer.Option(
@@ -82,6 +76,30 @@ Checkpoint = Annotated[
     Literal["best", "last"], typer.Option(help="Lowest validation bound, or end of training.")
 ]
 Device = Annotated[Literal["cpu", "cuda", "auto"], typer.Option(help="Where to compute.")]
+
+
+def decodes(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command that has ``decoding`` takes ``DECODING_OPTIONS`` in its place, but for those left out."""
+    names = [name for name in DECODING_OPTIONS if name not in left_out]
+
+    def wrap(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**values: Any) -> None:
+            given = {name: values.pop(name) for name in names}
+            command(**values, decoding=given_options(**given))
+
+        parameters = list(signature(command, eval_str=True).parameters.values())
+        place = [parameter.name for parameter in parameters].index("decoding")
+        parameters[place : place + 1] = [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=DECODING_OPTIONS[name])
+            for name in names
+        ]
+        run.__signature__ = Signature(  # type: ignore[attr-defined]
+            [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
+        )
+        return run
+
+    return wrap
 
 
 def given_options(**options: Any) -> dict[str, Any]:

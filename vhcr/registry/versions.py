@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vhcr.errors import DataError
 from vhcr.evaluation.records import Evaluation
-from vhcr.files import digest, file_digest
+from vhcr.files import digest, file_digest, read_record
 from vhcr.params import AT_REST, GenerationParams, parse
 from vhcr.recording import client, experiment_name, import_run, one_at_a_time, plainly, run_url
 from vhcr.recording.files import EVALUATION
 from vhcr.recording.store import as_default, told
 from vhcr.registry.card import intervals, model_card
 from vhcr.registry.champion import RULE, Verdict, judge
-from vhcr.results.records import EvaluationRecord, TrainingRecord, read_record, read_training
+from vhcr.results.records import EvaluationRecord, TrainingRecord, read_training
 from vhcr.results.statistics import Interval
 
 if TYPE_CHECKING:

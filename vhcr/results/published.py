@@ -15,19 +15,21 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import Json, JsonValue
 
 from vhcr.errors import DataError
 from vhcr.evaluation.records import Evaluation, Record
-from vhcr.files import values_digest, write_parquet
+from vhcr.files import parse_record, values_digest, write_parquet
 from vhcr.results.compare import Evidence
 from vhcr.results.labels import protocol_settings, trained_with
-from vhcr.results.records import Data, EvaluationRecord, R, TrainingRecord, parse_record
+from vhcr.results.records import Data, EvaluationRecord, TrainingRecord
 from vhcr.results.runs import MEASURES, RESPONSE_MEASURES, Curves, Point, Results, Run, Talk, TalkKey
 from vhcr.results.statistics import Resampled
+
+R = TypeVar("R", bound=Record)
 
 RUNS, REPLICATES = "runs.parquet", "replicates.parquet"
 # What claims, bold figures and differences are made of; the KL of both levels is their sum.

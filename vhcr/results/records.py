@@ -7,18 +7,12 @@ of an older program lacks has the default that stands here; what it has besides 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
-import pydantic
 from pydantic import ConfigDict, Field, JsonValue
 
-from vhcr.errors import DataError
 from vhcr.evaluation.records import Parameters, Protocol, Record
-from vhcr.files import read_object
-
-R = TypeVar("R", bound=Record)
+from vhcr.files import read_record
 
 
 class Machine(Record):
@@ -142,35 +136,6 @@ class Data(Record):
     account: tuple[str, ...] | None = Field(
         default=None, description="Of somebody's own conversations: what became of them; else None."
     )
-
-
-def read_record(kind: type[R], *paths: Path) -> R:
-    """A record from a file, or from several that hold a part each.
-
-    Raises:
-        DataError: a file is missing or damaged, or a key is missing or of another type.
-    """
-    values: dict[str, JsonValue] = {}
-    for path in paths:
-        values |= read_object(path)
-    return parse_record(kind, values, str(paths[0]))
-
-
-def parse_record(kind: type[R], values: Mapping[str, JsonValue] | str, where: str) -> R:
-    """A record from its JSON, or from what JSON holds.
-
-    Raises:
-        DataError: it does not fit; the message names ``where`` and the key.
-    """
-    try:
-        if isinstance(values, str):
-            return kind.model_validate_json(values)
-        return kind.model_validate(values)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        said = "is missing" if first["type"] == "missing" else f"= {first['input']!r}: {first['msg']}"
-        raise DataError(f"{where}: {key} {said}") from None
 
 
 def read_training(folder: Path) -> TrainingRecord:

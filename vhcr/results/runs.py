@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vhcr import layout
 from vhcr.errors import DataError
 from vhcr.evaluation.records import Evaluation, Parameters
-from vhcr.files import read_json
+from vhcr.files import read_json, read_record
 from vhcr.results.labels import SYSTEM_LABELS, kinds, label, roles, system_order
 from vhcr.results.records import (
     Data,
@@ -25,7 +25,6 @@ from vhcr.results.records import (
     Tokenisation,
     TrainingRecord,
     Validation,
-    read_record,
     read_training,
 )
 from vhcr.results.statistics import Resampled

@@ -82,7 +82,7 @@ def run(params: Params, corpus: str, system: str, seed: int) -> None:
     merged = params.corpus(corpus)
     clear_finished()
     validated = layout.validated(corpus) / "validation.json"
-    verdict = read_record(validated, Verdict)
+    verdict = read_record(Verdict, validated)
     if not verdict.success:
         raise ValidationError(f"{validated}: the data of {corpus!r} is not valid")
     if verdict.data_hash != Manifest.load(layout.tokenised(corpus)).data_hash:

@@ -43,7 +43,7 @@ class Manifest(BaseModel):
         Raises:
             DataError: it is missing or damaged; the message names file and key.
         """
-        manifest = read_record(folder / NAME, cls)
+        manifest = read_record(cls, folder / NAME)
         for split in SPLITS:
             if split not in manifest.splits:
                 raise DataError(f"{folder / NAME}: splits.{split}: missing key")
