@@ -62,6 +62,11 @@ class Room:
         """The page."""
         return self.folder / layout.report(self.corpus) / "index.html"
 
+    @property
+    def heard(self) -> Path:
+        """What its training says: a JSON object a line, with an MLflow run or a validation."""
+        return self.folder / "heard.jsonl"
+
     @contextlib.contextmanager
     def held(self, who: str, on_wait: Callable[[str], None], wait_seconds: float) -> Iterator[None]:
         """One flow at a time works in a room; the next one waits, and is told for whom.
@@ -131,11 +136,18 @@ def of(settings: TrainSettings, root: Path | str = ".") -> Room:
 
 
 def shared(settings: CompareSettings, members: Sequence[Room]) -> Room:
-    """The room of a comparison, where the report on its members lies."""
+    """The room of a comparison, where the report on its members lies; of a sweep its trials, too.
+
+    More trials of a sweep lie in the same room: it goes on.
+    """
     first = members[0]
     names = [f"{name}-{seed}" for name, seed in settings.members()]
-    digest = fingerprint(*names, *(str(member.folder.name) for member in members))[:8]
-    folder = first.folder.with_name(f"compare-{digest}")
+    folders = [str(member.folder.name) for member in members]
+    if settings.ranges:
+        digest = fingerprint(*names, *folders, *settings.ranges, settings.sweep_seed, settings.prune_after)
+    else:
+        digest = fingerprint(*names, *folders)
+    folder = first.folder.with_name(f"{'sweep' if settings.ranges else 'compare'}-{digest[:8]}")
     # The report reads what all members share: where the corpus comes from, and how runs are evaluated.
     return Room(first.root, folder, first.corpus, "compare", 0, first.params)
 

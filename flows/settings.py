@@ -4,6 +4,7 @@ The dials of a training are those of ``vhcr.params``, made optional: a dial that
 that params.yaml gives it. Names and values are read from params.yaml when the forms are made (`make deploy`).
 """
 
+import difflib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ValidationError,
     WithJsonSchema,
     create_model,
     model_validator,
@@ -271,8 +273,89 @@ class Variant(Settings):
     system_dials: SystemDials = Field(default_factory=SystemDials)  # type: ignore[valid-type]
 
 
+VARIED: Final[Mapping[str, type[Section]]] = {
+    "training": TrainingParams,
+    "model": ModelParams,
+    "system_dials": SystemParams,
+}
+DIALS: Final = tuple(f"{section}.{name}" for section, dials in VARIED.items() for name in dials.model_fields)
+
+
+def _known_dial(name: str) -> str:
+    if name not in DIALS:
+        near = difflib.get_close_matches(name, DIALS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else f"; known: {', '.join(DIALS)}"
+        raise ValueError(f"no dial {name!r}{hint}")
+    return name
+
+
+class Range(Settings):
+    """The values of one dial among which a sweep searches: from low to high, or some choices."""
+
+    dial: Annotated[str, AfterValidator(_known_dial)] = Field(
+        description="What is varied, by section and name: training.learning_rate.",
+        json_schema_extra={"enum": list(DIALS)},
+    )
+    low: float | None = Field(
+        default=None, description="Smallest value of a number.", json_schema_extra=_without_null
+    )
+    high: float | None = Field(
+        default=None, description="Largest value of a number.", json_schema_extra=_without_null
+    )
+    log: bool = Field(
+        default=False, description="Search by orders of magnitude: as many values below 0.001 as above."
+    )
+    choices: tuple[bool | int | float | str, ...] = Field(
+        default=(), description="Instead of low and high: these values, in no order."
+    )
+
+    @property
+    def whole(self) -> bool:
+        """Whether the dial takes whole numbers."""
+        return int in self._kinds()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        section, name = self.dial.split(".")
+        if self.choices:
+            if self.low is not None or self.high is not None or self.log:
+                raise ValueError(f"{self.dial}: either low and high (and log), or choices")
+            if len(self.choices) < 2 or len(set(map(repr, self.choices))) < len(self.choices):
+                raise ValueError(f"{self.dial}: choices = {list(self.choices)}: two or more, each once")
+            values = [("choices", value) for value in self.choices]
+        else:
+            if self.low is None or self.high is None:
+                raise ValueError(f"{self.dial}: give low and high, or choices")
+            if not {int, float} & self._kinds():
+                raise ValueError(f"{self.dial}: low = {self.low:g}: this dial is no number; give choices")
+            if not self.low < self.high:
+                raise ValueError(f"{self.dial}: low = {self.low:g} is not below high = {self.high:g}")
+            if self.log and self.low <= 0:
+                raise ValueError(f"{self.dial}: low = {self.low:g}: a log scale begins above 0")
+            values = [("low", self.low), ("high", self.high)]
+        dials = {"training": TrainingDials, "model": ModelDials, "system_dials": SystemDials}[section]
+        for key, value in values:
+            try:
+                dials.model_validate({name: value})
+            except ValidationError as error:
+                raise ValueError(f"{self.dial}: {key} = {value}: {error.errors()[0]['msg']}") from None
+        return self
+
+    def _kinds(self) -> set[Any]:
+        section, name = self.dial.split(".")
+        pending, found = [VARIED[section].model_fields[name].annotation], set[Any]()
+        while pending:  # Annotated[int, ...] | None
+            kind: Any = pending.pop()
+            pending += get_args(kind) if get_origin(kind) is not Literal else ()
+            found.add(kind)
+        return found
+
+
 class CompareSettings(Settings):
-    """Every system with every seed in every variant on one corpus, side by side in one report."""
+    """Every system with every seed in every variant on one corpus, side by side in one report.
+
+    With ``ranges``, instead of variants, trials whose dials a sampler chooses, for each system by itself.
+    """
 
     corpus: CorpusName = Field(default=_active("corpora"), description="What to train on.")
     systems: Annotated[tuple[SystemName, ...], Field(min_length=1)] = Field(
@@ -284,6 +367,21 @@ class CompareSettings(Settings):
     variants: tuple[Variant, ...] = Field(
         default=(),
         description="Settings to compare; none: those of params.yaml. One without any dials is params.yaml.",
+    )
+    ranges: tuple[Range, ...] = Field(
+        default=(),
+        description="Instead of variants: dials to search for the lowest validation bound (needs Optuna).",
+    )
+    trials: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] = Field(
+        default=20, description="Of ranges: trials for each system. Raised later, the search goes on."
+    )
+    sweep_seed: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Of ranges: seed of the values that are tried."
+    )
+    prune_after: Annotated[int, Field(ge=0)] = Field(
+        default=5,
+        description="Of ranges: once so many trials are complete, one whose validation bound is worse than "
+        "the median of the others' at that step is stopped. 0: none is.",
     )
     evaluation: EvaluationDials = Field(default_factory=EvaluationDials)  # type: ignore[valid-type]
     generation: GenerationDials = Field(default_factory=GenerationDials)  # type: ignore[valid-type]
@@ -302,18 +400,23 @@ class CompareSettings(Settings):
             ("systems", self.systems),
             ("seeds", self.seeds),
             ("variants", [variant.name for variant in self.variants]),
+            ("ranges", [one.dial for one in self.ranges]),
         ):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name}: something is there twice")
-        if (count := len(self.members())) > MAX_MEMBERS:
+        if self.ranges and self.variants:
+            raise ValueError("ranges and variants: give one of them")
+        if self.ranges and len(self.seeds) > 1:
+            raise ValueError(
+                f"seeds = {list(self.seeds)}: trials are trained from one seed, to differ in dials alone"
+            )
+        count = len(self.systems) * self.trials if self.ranges else len(self.members())
+        if count > MAX_MEMBERS:
             raise ValueError(f"{count} runs; at most {MAX_MEMBERS} can be compared at once")
         return self
 
     def members(self) -> dict[tuple[str, int], TrainSettings]:
         """(name in the report, seed) -> the run."""
-        shared: dict[str, Any] = {
-            name: getattr(self, name) for name in ("corpus", "evaluation", "generation", "limits")
-        }
         found = {}
         for variant in self.variants or (None,):
             for system in self.systems:
@@ -322,7 +425,21 @@ class CompareSettings(Settings):
                     own = {name: getattr(variant, name) for name in ("training", "model", "system_dials")}
                 name = system if variant is None else f"{system}.{variant.name}"
                 for seed in self.seeds:
-                    member = TrainSettings(system=system, seed=seed, **shared, **own)
-                    # As train-gpu has it: a worker without a GPU says so, rather than taking a week.
-                    found[name, seed] = member.on("cuda") if self.run_on == "gpu" else member
+                    found[name, seed] = self._member(system, seed, own)
         return found
+
+    def trial(self, system: str, values: Mapping[str, Any]) -> TrainSettings:
+        """The run of a sweep that has these dials: ``training.learning_rate``, ..."""
+        own: dict[str, Any] = {section: {} for section in VARIED}
+        for dial, value in values.items():
+            section, name = dial.split(".")
+            own[section][name] = value
+        return self._member(system, self.seeds[0], own)
+
+    def _member(self, system: str, seed: int, own: Mapping[str, Any]) -> TrainSettings:
+        shared: dict[str, Any] = {
+            name: getattr(self, name) for name in ("corpus", "evaluation", "generation", "limits")
+        }
+        member = TrainSettings(system=system, seed=seed, **shared, **own)
+        # As train-gpu has it: a worker without a GPU says so, rather than taking a week.
+        return member.on("cuda") if self.run_on == "gpu" else member

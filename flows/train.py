@@ -37,7 +37,8 @@ from vhcr.errors import ParameterError
 from vhcr.files import read_json
 
 DEFAULT_SETTINGS = TrainSettings()
-PROGRESS = "@progress "  # how vhcr.stages.train begins a line that is meant for us
+PROGRESS = "@progress "  # how vhcr.stages.train begins lines that are meant for us
+VALIDATION = "@validation "
 MLFLOW = re.compile(r"MLflow run ([0-9a-f]{32})")
 SHOW_SECONDS = 2.0
 
@@ -100,13 +101,18 @@ def bring(
     limits: Limits,
     log: Callable[[str], None],
     environment: Mapping[str, str] | None = None,
+    on_heard: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Bring a step up to date in its room, and show how far a training is."""
+    """Bring a step up to date in its room, and show how far a training is.
+
+    ``on_heard`` is called when a training has said something that is kept (``room.heard``); by raising an
+    error it stops the training, which leaves a checkpoint.
+    """
     stages = [stage.format(corpus=room.corpus, run=room.run) for stage in STEPS[step]]
     minutes = limits.training_limit_minutes if step == "train" else limits.stage_limit_minutes
     ran = running.reproduce(
         stages[0] if len(stages) == 1 else stages,
-        Listener(room, log) if step == "train" else log,
+        Listener(room, log, on_heard) if step == "train" else log,
         timeout_seconds=minutes * 60,
         wait_seconds=limits.wait_minutes * 60,
         environment={**room.environment(str(flow_run.id)), **(environment or {})},
@@ -118,10 +124,16 @@ def bring(
 
 
 class Listener:
-    """Hears a training: its progress goes to an artifact, its MLflow run to a link, the rest to the log."""
+    """Hears a training: its progress goes to an artifact, its MLflow run to a link, the rest to the log.
 
-    def __init__(self, room: Room, log: Callable[[str], None]) -> None:
+    Its validations and the id of its MLflow run are kept in the room, where a sweep looks for them.
+    """
+
+    def __init__(
+        self, room: Room, log: Callable[[str], None], on_heard: Callable[[], None] = lambda: None
+    ) -> None:
         self._log = log
+        self._on_heard = on_heard
         self._room = room
         self._artifact: UUID | None = None
         self._shown = 0.0
@@ -132,10 +144,19 @@ class Listener:
             with only_shown(self._log):
                 self._show(json.loads(line.removeprefix(PROGRESS)))
             return
+        if line.startswith(VALIDATION):
+            self._keep(line.removeprefix(VALIDATION))
+            return
         self._log(line)
         if found := MLFLOW.fullmatch(line.strip()):
             with only_shown(self._log):
                 link_mlflow(self._room, found[1])
+            self._keep(json.dumps({"mlflow_run_id": found[1]}))
+
+    def _keep(self, said: str) -> None:
+        with self._room.heard.open("a", encoding="utf-8") as file:
+            file.write(said + "\n")
+        self._on_heard()
 
     def _show(self, progress: dict[str, Any]) -> None:
         done = progress["step"] == progress["total_steps"]

@@ -17,14 +17,14 @@ import psutil
 import pytest
 import yaml
 
-from flows import compare, rooms
+from flows import compare, rooms, running
 from flows import train as flow
 from flows.settings import KEPT, CompareSettings, SystemDials, TrainingDials, TrainSettings, chosen
 from flows.train import describe, train
 from tests.flows.conftest import ROOT, House, open_house, slow
 from tests.processes import gone, wait_for
 from vhcr import recording
-from vhcr.errors import ParameterError
+from vhcr.errors import ParameterError, VhcrError
 from vhcr.params import Params, TrainingParams
 from vhcr.provenance import read_run
 
@@ -137,12 +137,17 @@ def test_a_room_refuses_what_params_yaml_no_longer_has(tmp_path: Path) -> None:
         rooms.of(settings(system="vhcr"), tmp_path)
 
 
-def test_a_server_that_does_not_answer_stops_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_stops_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Progress and links are for people; an error of theirs had ended the command that was listened to."""
     import httpx
 
     said: list[str] = []
-    hear = flow.Listener(rooms.of(TrainSettings(), ROOT), said.append)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    room = rooms.of(TrainSettings(), tmp_path)
+    room.folder.mkdir(parents=True)
+    hear = flow.Listener(room, said.append)
 
     def refuse(*_args: object, **_rest: object) -> None:
         raise httpx.ConnectError("nobody there")
@@ -153,6 +158,36 @@ def test_a_server_that_does_not_answer_stops_no_training(monkeypatch: pytest.Mon
     hear(flow.PROGRESS + json.dumps({**progress, "total_steps": 2, "seconds_left": 3}))
     hear(f"MLflow run {'a' * 32}")
     assert said == ["not shown: nobody there", f"MLflow run {'a' * 32}", "not shown: nobody there"]
+    assert json.loads(room.heard.read_text()) == {"mlflow_run_id": "a" * 32}
+
+
+def test_validations_are_kept_and_whoever_listens_to_them_can_stop_the_training(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    room = rooms.of(TrainSettings(), tmp_path)
+    room.folder.mkdir(parents=True)
+
+    def enough() -> None:
+        if len(room.heard.read_text().splitlines()) == 2:
+            raise VhcrError("enough")
+
+    code = (
+        "import time\n"
+        "from vhcr.stages.train import ProgressLines\n"
+        "for step in range(10, 100, 10):\n"
+        "    for split in ('train', 'validation'):\n"
+        "        row = {'step': step, 'epoch': 0, 'split': split, 'nll_per_word': 3.0, 'loss': 9.0}\n"
+        "        ProgressLines().recorded([row], 0.0)\n"
+        "    time.sleep(600 if step == 30 else 0)\n"
+    )
+    said: list[str] = []
+    with pytest.raises(VhcrError, match="enough"):
+        running.run(
+            [sys.executable, "-c", code], flow.Listener(room, said.append, enough), timeout_seconds=60
+        )
+    kept = [json.loads(line) for line in room.heard.read_text().splitlines()]
+    assert kept[:2] == [{"step": 10, "nll_per_word": 3.0}, {"step": 20, "nll_per_word": 3.0}]
+    assert len(kept) <= 3
+    assert said == []
 
 
 def test_mlflow_down_at_the_start_ends_no_flow(

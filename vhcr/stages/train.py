@@ -53,7 +53,8 @@ from vhcr.training.state import Row, TrainState
 
 log = logging.getLogger(__name__)
 
-PROGRESS = "@progress "  # a line of output that begins so is for a flow, where VHCR_PROGRESS is set
+PROGRESS = "@progress "  # lines of output that begin so are for a flow, where VHCR_PROGRESS is set
+VALIDATION = "@validation "
 PROGRESS_SECONDS = 2.0
 # Where and when a run was made. It has a file of its own, so that run.json comes out the same each time.
 PROVENANCE = (
@@ -333,13 +334,17 @@ def unigram_nll(train: Conversations, validation: Conversations) -> float:
 
 
 class ProgressLines:
-    """An observer that prints how far a run is, as JSON, for whoever reads the output."""
+    """An observer that prints how far a run is and each validation, as JSON, for whoever reads the output."""
 
     def __init__(self) -> None:
         self._printed = -PROGRESS_SECONDS
 
-    def recorded(self, rows: Sequence[Row], words_per_second: float) -> None:
-        """Nothing: the curves have their own place."""
+    def recorded(self, rows: Sequence[Row], words_per_second: float) -> None:  # noqa: ARG002
+        """A line for each validation; the curves have their own place."""
+        for row in rows:
+            if row["split"] == "validation":
+                said = {"step": row["step"], "nll_per_word": row["nll_per_word"]}
+                print(VALIDATION + json.dumps(said), flush=True)
 
     def progress(self, progress: Progress) -> None:
         """A line every few seconds, and one for the last step."""
