@@ -46,7 +46,8 @@ MAY_IMPORT = {
     "pretrained": {"hub", "training"},
     "explore": FILES
     | {"batch", "token_files", "generation", "loopback", "models", "tokenisation", "training"},
-    "serving": FILES | {"batch", "token_files", "generation", "models", "tokenisation", "training"},
+    "serving": FILES
+    | {"batch", "token_files", "generation", "loopback", "models", "tokenisation", "training"},
     "registry": FILES | {"evaluation", "recording", "report", "results", "serving", "tokenisation"},
     "reproduction": FILES | {"recording", "training"},
     "report": FILES | {"evaluation", "results"},  # of evaluation its records

@@ -13,6 +13,7 @@ from vhcr.commands.human_evaluation import app as human_evaluation
 from vhcr.commands.latents import explore, export_hub, export_latents
 from vhcr.commands.record import create_database, import_run, register, reproduce
 from vhcr.commands.results import publish, render, report, runs, table
+from vhcr.commands.serve import serve
 from vhcr.errors import VhcrError
 
 app = typer.Typer(
@@ -23,8 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for verb in (
-    generate, chat, interpolate, inspect, add, explore, export_latents, export_hub, runs, table, publish,
-    render, report, import_run, register, reproduce, estimate,
+    generate, chat, serve, interpolate, inspect, add, explore, export_latents, export_hub, runs, table,
+    publish, render, report, import_run, register, reproduce, estimate,
 ):  # fmt: skip
     app.command(verb.__name__.replace("_", "-"))(verb)
 app.command("create-database", hidden=True)(create_database)
@@ -32,11 +33,19 @@ app.add_typer(human_evaluation, name="human-eval")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; a VhcrError becomes its message alone and exit status 2."""
+    """Run a command; a VhcrError, or a library that is not there, becomes a message and exit status 2."""
     try:
         app(args=arguments, prog_name="vhcr")
     except VhcrError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (error.name or "vhcr").partition(".")[0] in {"vhcr", "flows", "benchmarks"}:
+            raise
+        print(
+            f"error: this takes {error.name}, which is not installed: pip install 'vhcr[pipeline]'",
+            file=sys.stderr,
+        )
         sys.exit(2)
 
 

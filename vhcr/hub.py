@@ -53,7 +53,7 @@ from vhcr.pretrained import PretrainedModel
 run = PretrainedModel.from_pretrained("user/name").run
 ```
 
-`vhcr chat FOLDER` and the other commands take the folder, too.
+`vhcr chat FOLDER`, `vhcr serve FOLDER` and the other commands take the folder, too.
 
 ## Limits
 

@@ -1,4 +1,4 @@
-"""Pages for the people at this machine: served on loopback only, to requests of the page itself.
+"""Servers for the people at this machine: on loopback only; a page's takes requests of the page itself.
 
 There are no cookies: who may see something is known by a token in the address of their page, which no other
 site and no other user of the machine can know.
@@ -36,9 +36,10 @@ HEADERS = {
 }
 
 
-def guard(app: FastAPI, max_body: int) -> None:
+def guard(app: FastAPI, max_body: int, pages_only: bool = True) -> None:
     """Refuse what does not come from the page itself, or is longer than ``max_body`` bytes, with 403.
 
+    Without ``pages_only`` programs that are no browser may ask, too; they name no origin.
     What does not fit a route's record is refused with 422 in plain text: FastAPI's own answer repeats the
     input, and where that holds NaN or half a character it cannot be written.
     """
@@ -46,26 +47,31 @@ def guard(app: FastAPI, max_body: int) -> None:
     @app.exception_handler(RequestValidationError)
     def malformed(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        told = f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}"
-        return PlainTextResponse(told.encode("utf-8", "backslashreplace"), status_code=422)
+        return PlainTextResponse(complaint(error).encode("utf-8", "backslashreplace"), status_code=422)
 
     @app.middleware("http")
     async def guarded(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        why = _refusal(request, max_body)
+        why = _refusal(request, max_body, pages_only)
         response = await answer(request) if why is None else PlainTextResponse(why, status_code=403)
         response.headers.update(HEADERS)
         return response
 
 
-def _refusal(request: Request, max_body: int) -> str | None:
+def complaint(error: RequestValidationError) -> str:
+    """The first thing that is wrong with a request, without the input."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}"
+
+
+def _refusal(request: Request, max_body: int, pages_only: bool) -> str | None:
     """Why a request is not answered: another site's script, or a name that another site made point here."""
     host = request.headers.get("host", "")
     if host.rsplit(":", 1)[0] not in NAMES:
         return "this server answers to 127.0.0.1 and localhost only"
     if request.method in {"GET", "HEAD"}:
         return None
-    if request.headers.get("origin") != f"http://{host}":
+    origin = request.headers.get("origin")
+    if origin != f"http://{host}" and (pages_only or origin is not None):
         return "this is taken from the page of this server only"
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         return "only JSON is taken"
