@@ -49,7 +49,7 @@ class Part:
         figures = [
             {k: v for k, v in asdict(figure).items() if v is not None and v != ""} for figure in self.figures
         ]
-        write_json(path, {**about, "settings": settings, "figures": figures})
+        write_json(path, {**about, "settings": settings, "figures": figures}, by_rows=True)
         return path
 
 

@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             found["made_by"] |= {"data_hash": data_hash, "system": system.model_dump()}
             found["made_by"] |= {"model": params.model.model_dump(), "training": params.training.model_dump()}
             runs.append({**key, **found})
-            write_json(path, runs)
+            write_json(path, runs, by_rows=True)
     Console().print(summary([run for run in runs if run["settings"] == settings]))
 
 

@@ -159,7 +159,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.conversations,
     )
     seeds = "-".join(map(str, arguments.seeds))
-    write_json(arguments.out / f"tightness-{arguments.corpus}-{arguments.system}-{seeds}.json", found)
+    write_json(
+        arguments.out / f"tightness-{arguments.corpus}-{arguments.system}-{seeds}.json", found, by_rows=True
+    )
     for row in found["bounds"]:
         print(
             f"K = {row['num_samples']:5d}: {row['nll_per_word']:.4f}, minus {arguments.exact} "

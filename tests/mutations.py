@@ -15,7 +15,6 @@ To add one, append to MUTATIONS; ``tests`` are the files most likely to notice, 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -25,6 +24,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from vhcr.files import write_json
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 900  # seconds for one run of tests
@@ -593,10 +594,7 @@ def main(argv: list[str] | None = None) -> int:
         # No durations: equal results are equal bytes.
         rows = [{key: value for key, value in asdict(r).items() if key != "seconds"} for r in results]
         summary = {"format": 1, "mutations": len(rows), "caught": len(rows) - len(survived), "results": rows}
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = arguments.output.with_suffix(".tmp")
-        temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(arguments.output)
+        write_json(arguments.output, summary, by_rows=True)
     return 1 if survived else 0
 
 

@@ -90,6 +90,19 @@ def test_what_json_cannot_say_is_refused_by_name_before_anything_is_written(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_rows_are_lines(tmp_path: Path) -> None:
+    value = {"machine": {"cores": 2}, "figures": [{"what": "a", "value": 0.1}, {"what": "ü", "value": None}]}
+    path = tmp_path / "figures.json"
+    files.write_json(path, value, by_rows=True)
+    assert files.read_json(path) == value
+    assert '\n{"what": "ü", "value": null}\n' in path.read_text(encoding="utf-8")
+    files.write_json(path, value["figures"], by_rows=True)
+    assert files.read_json(path) == value["figures"]
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 4
+    with pytest.raises(StorageError, match=r"rate is no number of JSON"):
+        files.write_json(path, {"rate": float("nan")}, by_rows=True)
+
+
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     files.write_text(path, "old")

@@ -203,14 +203,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all.
+def write_json(path: Path, value: Any, *, by_rows: bool = False) -> None:
+    """Write JSON, whole or not at all; ``by_rows``: a list of objects as one line for each.
 
     Raises:
         StorageError: JSON has no word for a value (an infinite number), or it cannot be written.
     """
     try:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        text = _rows(value) if by_rows else json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     except ValueError:
         names = [name for name, one in flatten({"": value}).items() if not _is_json(one)]
         where = names[0].strip(".") if names else "a value"
@@ -267,6 +267,22 @@ def empty(folder: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+def _rows(value: Any) -> str:
+    """JSON of an object by keys, of a list of objects by lines."""
+
+    def line(one: Any) -> str:
+        return json.dumps(one, ensure_ascii=False, allow_nan=False)
+
+    def lines(one: Any) -> str:
+        if isinstance(one, list) and one and all(isinstance(row, Mapping) for row in one):
+            return "[\n" + ",\n".join(map(line, one)) + "\n]"
+        return line(one)
+
+    if isinstance(value, Mapping):
+        return "{\n" + ",\n".join(f"{line(key)}: {lines(one)}" for key, one in value.items()) + "\n}"
+    return lines(value)
 
 
 def _is_json(value: Any) -> bool:

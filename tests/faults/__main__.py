@@ -95,7 +95,7 @@ def add(path: Path, kind: str, found: Counter[str], seed: int) -> None:
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": []}
     counts = {name: found[name] for name in ("tried", "same", "refused", "failed")}
     kept["runs"].append({"date": datetime.now(UTC).date().isoformat(), "seed": seed, "kind": kind, **counts})
-    write_json(path, kept)
+    write_json(path, kept, by_rows=True)
 
 
 if __name__ == "__main__":
