@@ -80,6 +80,18 @@ def served_model(folder: Path) -> tuple[Any, tuple[str, ...]]:
     return app, ("/invocations", "/invocations", "/invocations", "/ping", "/x")
 
 
+def run_alone(folder: Path) -> tuple[Any, tuple[str, ...]]:
+    """``vhcr serve``."""
+    from vhcr.params import Params
+    from vhcr.serving.answer import Answerer
+    from vhcr.serving.server import create_app
+    from vhcr.training.run import TrainedRun
+
+    generation = Params.load(folder / "params.yaml").corpus("toy").generation
+    run = TrainedRun.load(folder / "data/trained/toy/vhcr-ud/0")
+    return create_app(Answerer.of(run, generation)), ("/invocations", "/invocations", "/health", "/x")
+
+
 def rating_page(folder: Path) -> tuple[Any, tuple[str, ...]]:
     """The page on which people vote."""
     from tests.human_evaluation.studies import make_study
@@ -112,7 +124,7 @@ def explore_page(folder: Path) -> tuple[Any, tuple[str, ...]]:
     return app, tuple(paths)
 
 
-SERVERS = (served_model, rating_page, explore_page)
+SERVERS = (served_model, run_alone, rating_page, explore_page)
 
 
 def serve(make: Callable[[Path], Any], folder: Path, port: int) -> None:
