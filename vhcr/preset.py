@@ -1,8 +1,8 @@
 """Settings for a corpus of one's own, by its size: a network that its words can fill, a schedule that fits.
 
-Rules of thumb, each from what the published presets take: a training of some thousand steps, the KL weight
-at its end after two fifths of them, and never the paper's network, which needs Cornell's 4 million words.
-docs/corpora.md holds them as a table; a test keeps the two alike.
+Rules of thumb: a training of some thousand steps or of ten epochs, the KL weight at its end after two fifths
+of them, and never the paper's network, which needs Cornell's 4 million words. docs/corpora.md holds them as
+a table, with what they were tried on; a test keeps the two alike.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SIZES = (
     Size("small", 3_000_000, 128, 128, 256, 256, 32, 10_000, 2, 0.001, 4_000, 100),
     Size("medium", math.inf, 256, 256, 512, 512, 64, 20_000, 5, 0.001, 10_000, 100),
 )
-MAX_EPOCHS = 30
+MAX_EPOCHS = 10  # with more, small corpora are learnt by heart
 MIN_EPOCHS = 2
 
 

@@ -11,6 +11,7 @@ from vhcr.files import write_json
 from vhcr.params import Params
 from vhcr.stages import download, tokenise
 from vhcr.tokenisation.manifest import Manifest
+from vhcr.tokenisation.verdict import seal
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
@@ -54,4 +55,4 @@ def prepare(params: Params) -> None:
     download.run(params, corpus="toy")
     tokenise.run(params, corpus="toy")
     found = {"success": True, "data_hash": Manifest.load(layout.tokenised("toy")).data_hash}
-    write_json(layout.validated("toy") / "validation.json", found)
+    write_json(layout.validated("toy") / "validation.json", seal(found, layout.tokenised("toy")))

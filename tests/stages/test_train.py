@@ -23,6 +23,8 @@ from vhcr.provenance import dvc_hash, read_run
 from vhcr.recording import MlflowRun
 from vhcr.stages import train
 from vhcr.stages.common import clear_finished
+from vhcr.tokenisation.manifest import Manifest
+from vhcr.tokenisation.verdict import require_valid, seal
 from vhcr.training.run import TrainedRun
 
 REPRODUCIBLE = (
@@ -184,6 +186,8 @@ def test_a_vocabulary_that_the_manifest_does_not_name_is_refused(params):
     manifest = layout.tokenised("toy") / "manifest.json"
     values = json.loads(manifest.read_text())
     write_json(manifest, {**values, "vocabulary_hash": "other"})
+    found = {"success": True, "data_hash": values["data_hash"]}
+    write_json(layout.validated("toy") / "validation.json", seal(found, manifest.parent))
     with pytest.raises(DataError, match=r"vocabulary\.parquet"):
         train.run(params, "toy", "hred", 0)
 
@@ -323,6 +327,30 @@ def test_a_verdict_on_other_data_or_of_another_kind_is_refused(params, told, ver
     write_json(layout.validated("toy") / "validation.json", verdict)
     with pytest.raises(VhcrError, match=rf"validation\.json: {told}"):
         train.run(params, "toy", "hred", 0)
+
+
+@pytest.mark.parametrize("name", ["validation.json", "manifest.json"])
+def test_a_flipped_bit_in_what_says_that_data_are_valid_is_refused_by_name(params, name):
+    """It changed no number, and stood in run.json as what was read."""
+    tokenised = layout.tokenised("toy")
+    verdict = layout.validated("toy") / "validation.json"
+    found = {
+        "success": True,
+        "data_hash": Manifest.load(tokenised).data_hash,
+        "results": [{"table": "labels"}],
+    }
+    write_json(verdict, seal(found, tokenised))
+    require_valid("toy")
+    path = verdict if name == "validation.json" else tokenised / name
+    changed = read_json(path)
+    if name == "validation.json":
+        changed["results"][0]["table"] = "lacels"
+    else:
+        changed["splits"]["train"]["words"] += 2
+    write_json(path, changed)
+    with pytest.raises(ValidationError, match=name):
+        train.run(params, "toy", "hred", 0)
+    assert not layout.trained("toy", "hred", 0).exists()
 
 
 @pytest.mark.parametrize("name", [*(f"token_ids/{split}.parquet" for split in SPLITS), "vocabulary.parquet"])

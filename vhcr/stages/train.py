@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, StrictBool
 
 from vhcr import layout, recording
 from vhcr.conversation import SPLITS
-from vhcr.errors import DataError, HeldError, TrainingError, ValidationError
-from vhcr.files import flatten, locked, place, read_record, read_text, write_json, write_text
+from vhcr.errors import DataError, HeldError, TrainingError
+from vhcr.files import flatten, locked, place, read_text, write_json, write_text
 from vhcr.models import KneserNey, build
 from vhcr.models.objective import kl_weight
 from vhcr.params import Params, TrainingParams
@@ -42,6 +41,7 @@ from vhcr.recording import (
 from vhcr.stages.common import FINISHED, clear_finished, stage_main
 from vhcr.token_files import Conversations
 from vhcr.tokenisation.manifest import Manifest
+from vhcr.tokenisation.verdict import require_valid
 from vhcr.tokenisation.vocabulary import Vocabulary
 from vhcr.training.device import choose_device, set_up_cpu
 from vhcr.training.estimate import Estimate, estimate
@@ -71,23 +71,11 @@ READ = ("train", "validation")  # the splits that a training sees
 STOPPED = 3  # exit status after SIGTERM or SIGINT: a checkpoint was left, run again to resume
 
 
-class Verdict(BaseModel):
-    """Of validation.json, what a training has to know."""
-
-    success: StrictBool
-    data_hash: str
-
-
 def run(params: Params, corpus: str, system: str, seed: int) -> None:
     """Train one system on one corpus from one seed; resumes by itself where an earlier attempt stopped."""
     merged = params.corpus(corpus)
     clear_finished()
-    validated = layout.validated(corpus) / "validation.json"
-    verdict = read_record(Verdict, validated)
-    if not verdict.success:
-        raise ValidationError(f"{validated}: the data of {corpus!r} is not valid")
-    if verdict.data_hash != Manifest.load(layout.tokenised(corpus)).data_hash:
-        raise ValidationError(f"{validated}: is about other data than {layout.tokenised(corpus)} holds now")
+    require_valid(corpus)
     run_params = RunParams(model=merged.model, system=params.system(system, corpus), training=merged.training)
     observers = [ProgressLines()] if os.environ.get("VHCR_PROGRESS") else []
     folder = layout.trained(corpus, system, seed)

@@ -18,6 +18,7 @@ def run(params: Params, *, corpus: str) -> None:
     Results of a failure go to .work/validation, since DVC keeps no output of a failed stage.
     """
     from vhcr.tokenisation.manifest import Manifest
+    from vhcr.tokenisation.verdict import seal
     from vhcr.validation import require, validate
 
     own = params.corpus(corpus)
@@ -26,7 +27,7 @@ def run(params: Params, *, corpus: str) -> None:
     failed = layout.WORK / "validation" / f"{corpus}.json"
     if report["success"]:
         failed.unlink(missing_ok=True)
-        write_json(layout.validated(corpus) / "validation.json", report)
+        write_json(layout.validated(corpus) / "validation.json", seal(report, layout.tokenised(corpus)))
         logger.info("%s: all %d expectations hold", corpus, report["num_expectations"])
     else:
         write_json(failed, report)

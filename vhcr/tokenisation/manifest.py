@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, NonNegativeInt
 
 from vhcr.conversation import SPLITS
 from vhcr.errors import DataError
@@ -19,9 +19,9 @@ NAME = "manifest.json"
 class SplitSizes(BaseModel):
     """What the tables hold of one split; EOS is counted among the words."""
 
-    conversations: int
-    utterances: int
-    words: int
+    conversations: NonNegativeInt
+    utterances: NonNegativeInt
+    words: NonNegativeInt
 
 
 class Manifest(BaseModel):
