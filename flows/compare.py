@@ -201,10 +201,9 @@ def run_sweeps(settings: CompareSettings, room: Room) -> tuple[dict[tuple[str, i
     finished, failed = dict[tuple[str, int], Room](), dict[str, str]()
     for system in settings.systems:
         sweep = Sweep(room.folder, settings, system)
-        trials = Trials(sweep, settings, system)
-        failed |= trials.run()
+        failed |= Trials(sweep, settings).run()
         for number, values in sweep.complete().items():
-            finished[trials.name(number), settings.seeds[0]] = rooms.of(settings.trial(system, values))
+            finished[sweep.name(number), settings.seeds[0]] = rooms.of(settings.trial(system, values))
         with only_shown(get_run_logger().warning):
             sweep.show(ended=True)
             key = f"trials-{key_of(room)}-{re.sub(r'[^a-z0-9]+', '-', system)}"
@@ -215,21 +214,17 @@ def run_sweeps(settings: CompareSettings, room: Room) -> tuple[dict[tuple[str, i
 class Trials:
     """The trials of a sweep as tasks of this flow, each of which trains here or waits for a flow run."""
 
-    def __init__(self, sweep: Sweep, settings: CompareSettings, system: str) -> None:
-        self._sweep, self._settings, self._system = sweep, settings, system
+    def __init__(self, sweep: Sweep, settings: CompareSettings) -> None:
+        self._sweep, self._settings = sweep, settings
         self._elsewhere: dict[UUID, str] = {}
-
-    def name(self, number: int) -> str:
-        """How the report calls a trial."""
-        return f"{self._system}.trial-{number:03}"
 
     def run(self) -> dict[str, str]:
         """All trials that have not ended; returns why some stay open."""
-        numbers = {self.name(number): number for number in self._sweep.numbers()}
+        numbers = {self._sweep.name(number): number for number in self._sweep.numbers()}
 
         def submit(name: str) -> Any:
             number = numbers[name]  # asked for no sooner: the sampler looks at those that have ended
-            member = self._settings.trial(self._system, self._sweep.values(number))
+            member = self._settings.trial(self._sweep.system, self._sweep.values(number))
             return run_trial.with_options(task_run_name=name).submit(self, number, member)
 
         with _cancelled_with_us(self._elsewhere):
@@ -261,8 +256,8 @@ class Trials:
             self._sweep.show()
 
     def _train_elsewhere(self, number: int, member: TrainSettings, heard: Callable[[], None]) -> None:
-        run_id = start_elsewhere(f"{self.name(number)}-{member.seed}", member, self._settings.run_on)
-        self._elsewhere[run_id] = self.name(number)
+        run_id = start_elsewhere(f"{self._sweep.name(number)}-{member.seed}", member, self._settings.run_on)
+        self._elsewhere[run_id] = self._sweep.name(number)
         pruned = None
         with get_client(sync_client=True) as client:
             while not ((state := client.read_flow_run(run_id).state) and state.is_final()):

@@ -76,6 +76,10 @@ class Sweep:
 
     # Trials
 
+    def name(self, number: int) -> str:
+        """How the report and MLflow call a trial."""
+        return f"{self.system}.trial-{number:03}"
+
     def numbers(self) -> list[int]:
         """The trials that have not ended: those left open first, then those not asked for yet."""
         known = self._trials()
@@ -237,6 +241,7 @@ class Sweep:
             if not run_id or self._linked.get(run_id) == state:
                 continue
             tags = {PARENT: parent_id, "trial": str(row["trial"]), "trial_state": state}
+            tags["mlflow.runName"] = self.name(row["trial"])
             with recording.plainly():
                 for name, value in tags.items():
                     client.set_tag(run_id, name, value)
@@ -244,7 +249,7 @@ class Sweep:
 
     def _note(self, best: Mapping[str, Any], importance: Mapping[str, float]) -> str:
         lines = [
-            f"The lowest bound, {best['nll_per_word']:.4f} nats per word, has trial {best['trial']}.",
+            f"Trial {best['trial']} has the lowest bound: {best['nll_per_word']:.4f} nats per word.",
             "",
             "| dial | range | best | importance |",
             "| --- | --- | --- | --- |",
