@@ -319,6 +319,39 @@ def test_row_groups_do_not_show(folder: Path) -> None:
         assert frame.equals(whole[name]), name
 
 
+@pytest.mark.parametrize(
+    "fault", [None, "utterance lost", "conversation twice", "other split", "label twice"]
+)
+def test_shards_do_not_show(folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str | None) -> None:
+    """Whatever the shards are, the same conversations are named, as often; an id has one shard."""
+    if fault is not None:
+        table, change, _ = FAULTS[fault]
+        rewrite(folder / f"{table}.parquet", change)
+    whole = validate(folder, *settings())
+    monkeypatch.setattr("vhcr.validation.SHARD_CONVERSATIONS", 2)
+    frames = summarise(folder)
+    heights = [frame.height for frame in frames["conversations"]]  # type: ignore[union-attr]
+    assert len(heights) > 5
+    assert max(heights) < sum(heights) == whole["rows"]["conversations"]
+    assert validate(folder, *settings()) == whole
+    for name in ("labels", "splits"):
+        assert frames[name].height == whole["rows"][name]
+
+
+def test_no_shard_is_left_on_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(spill))
+    frames = summarise(folder)
+    assert [path.suffix for path in spill.rglob("*.arrow*")] == [".arrow"]
+    del frames
+    assert not list(spill.iterdir())
+    (folder / "metrics.json").write_text("null")
+    with pytest.raises(DataError):
+        summarise(folder)
+    assert not list(spill.iterdir())
+
+
 @pytest.mark.parametrize("name", ["conversations", "utterances", "labels", "vocabulary", "token_ids/test"])
 def test_corrupted_and_missing_files_are_named(folder: Path, name: str) -> None:
     path = folder / f"{name}.parquet"

@@ -1,16 +1,21 @@
 """What must hold of tokenised data before anything is trained on it, as Great Expectations.
 
-Great Expectations looks at data frames in memory. So polars first boils the tables down, row group by row
-group, to one row per conversation: what its own row says of it, and what was found of it in the other tables.
-A failed expectation thereby names the conversations at fault, and memory grows with their number alone.
+Great Expectations looks at data frames in memory. So polars first boils the tables down: each conversation to
+what its own row says of it and what was found of it in the other tables, and each shard of conversations to
+how many offend against each expectation, with some of them. The expectations hold over one row a shard. A
+shard is a bucket of conversation ids, on disk, so that memory does not grow with the corpus.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -32,6 +37,8 @@ from vhcr.tokenisation.tables import SCHEMAS, TOKEN_IDS
 from vhcr.tokenisation.vocabulary import SCHEMA as VOCABULARY
 
 NUM_EXAMPLES = 5
+SHARD_CONVERSATIONS = 100_000
+MAX_SHARDS = 500  # each is an open file while tables are read
 TABLES = ("schema", "vocabulary", "conversations", "labels", "splits", "corpus")
 
 
@@ -43,6 +50,7 @@ class Check:
     columns: tuple[str, ...]
     explanation: str
     build: Callable[[Any], Any]
+    offends: pl.Expr | None = None  # the rows that it does not hold of; for a table that comes in shards
 
 
 def validate(folder: Path, tokenisation: TokenisationParams, validation: ValidationParams) -> dict[str, Any]:
@@ -124,20 +132,33 @@ def checks(tokenisation: TokenisationParams, validation: ValidationParams) -> li
     result: list[Check] = []
 
     def add(
-        table: str, columns: str | tuple[str, ...], explanation: str, build: Callable[[Any], Any]
+        table: str,
+        columns: str | tuple[str, ...],
+        explanation: str,
+        build: Callable[[Any], Any],
+        offends: pl.Expr | None = None,
     ) -> None:
         names = (columns,) if isinstance(columns, str) else columns
-        result.append(Check(table, names, explanation, build))
+        result.append(Check(table, names, explanation, build, offends))
 
     def never_null(table: str, column: str) -> None:
-        add(table, column, "is never null", lambda e: e.ExpectColumnValuesToNotBeNull(column=column))
+        add(
+            table,
+            column,
+            "is never null",
+            lambda e: e.ExpectColumnValuesToNotBeNull(column=column),
+            pl.col(column).is_null(),
+        )
 
     def between(table: str, column: str, low: float | None, high: float | None, explanation: str) -> None:
+        below = pl.lit(False) if low is None else pl.col(column) < low
+        above = pl.lit(False) if high is None else pl.col(column) > high
         add(
             table,
             column,
             explanation,
             lambda e: e.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high),
+            below | above,
         )
 
     def equal(table: str, a: str, b: str, explanation: str) -> None:
@@ -148,10 +169,17 @@ def checks(tokenisation: TokenisationParams, validation: ValidationParams) -> li
             lambda e: e.ExpectColumnPairValuesToBeEqual(
                 column_A=a, column_B=b, ignore_row_if="both_values_are_missing"
             ),
+            pl.col(a).ne_missing(pl.col(b)),
         )
 
     def unique(table: str, column: str, explanation: str) -> None:
-        add(table, column, explanation, lambda e: e.ExpectColumnValuesToBeUnique(column=column))
+        add(
+            table,
+            column,
+            explanation,
+            lambda e: e.ExpectColumnValuesToBeUnique(column=column),
+            pl.col(column).is_duplicated() & pl.col(column).is_not_null(),
+        )
 
     def one_of(table: str, column: str, values: Sequence[Any], explanation: str) -> None:
         add(
@@ -159,6 +187,7 @@ def checks(tokenisation: TokenisationParams, validation: ValidationParams) -> li
             column,
             explanation,
             lambda e: e.ExpectColumnValuesToBeInSet(column=column, value_set=list(values)),
+            ~pl.col(column).is_in(list(values)),
         )
 
     equal("schema", "expected", "found", "every column has its type")
@@ -266,8 +295,8 @@ def checks(tokenisation: TokenisationParams, validation: ValidationParams) -> li
     return result
 
 
-def expect(frames: dict[str, pl.DataFrame], wanted: Sequence[Check]) -> list[dict[str, Any]]:
-    """Each check on its frame, by Great Expectations."""
+def expect(frames: Mapping[str, pl.DataFrame | Shards], wanted: Sequence[Check]) -> list[dict[str, Any]]:
+    """Each check on its frame, by Great Expectations; on shards, over one row a shard."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read on import
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it tells of its own making
     with warnings.catch_warnings():
@@ -285,33 +314,53 @@ def expect(frames: dict[str, pl.DataFrame], wanted: Sequence[Check]) -> list[dic
         own = [check for check in wanted if check.table == table]
         if not own:
             continue
-        columns = dict.fromkeys(column for check in own for column in check.columns)
-        pandas = frames[table].select(*columns).to_pandas(use_pyarrow_extension_array=True)
+        frame, offences = frames[table], None
+        if isinstance(frame, Shards):
+            offences = frame.offences(own)
+            seen, asked = offences.counts, [_none(number) for number in range(len(own))]
+        else:
+            seen = frame.select(*dict.fromkeys(column for check in own for column in check.columns))
+            asked = [check.build for check in own]
+        pandas = seen.to_pandas(use_pyarrow_extension_array=True)
         whole = source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all")
         batch = whole.get_batch(batch_parameters={"dataframe": pandas})
         suite = gx.ExpectationSuite(name=table)
-        for number, check in enumerate(own):
-            expectation = check.build(expectations)
+        for number, build in enumerate(asked):
+            expectation = build(expectations)
             expectation.meta = {"number": number}  # results come in an order of their own
             suite.add_expectation(expectation)
         # Asking for the index of unexpected rows takes minutes where a million fail; polars is quick.
         found = batch.validate(suite, result_format="BASIC").to_json_dict()["results"]
         found.sort(key=lambda result: result["expectation_config"]["meta"]["number"])
-        results += [_result(check, result, frames[table]) for check, result in zip(own, found, strict=True)]
+        for number, (check, result) in enumerate(zip(own, found, strict=True)):
+            if isinstance(frame, pl.DataFrame):
+                values = result["result"].get("partial_unexpected_list") or []
+                count = result["result"].get("unexpected_count")
+                examples = _examples(frame, check.columns, values)
+            else:
+                assert offences is not None
+                count, examples = int(offences.counts[str(number)].sum()), offences.examples[number]
+            results.append(_result(check, result, count, examples))
     return results
 
 
-def _result(check: Check, found: dict[str, Any], frame: pl.DataFrame) -> dict[str, Any]:
-    detail = found["result"]
+def _none(number: int) -> Callable[[Any], Any]:
+    """No shard has an offence against check ``number``."""
+    return lambda e: e.ExpectColumnValuesToBeBetween(column=str(number), min_value=0, max_value=0)
+
+
+def _result(
+    check: Check, found: dict[str, Any], count: int | None, examples: list[dict[str, Any]]
+) -> dict[str, Any]:
     failure = next(iter(_exceptions(found["exception_info"])), None)
     return {
         "expectation": found["expectation_config"]["type"],
         "table": check.table,
         "column": ", ".join(check.columns),
         "success": bool(found["success"]),
-        "observed": detail.get("observed_value") if failure is None else failure,
-        "unexpected_count": detail.get("unexpected_count"),
-        "examples": _examples(frame, check.columns, detail.get("partial_unexpected_list") or []),
+        "observed": found["result"].get("observed_value") if failure is None else failure,
+        "unexpected_count": count,
+        "examples": examples,
         "explanation": check.explanation,
     }
 
@@ -349,8 +398,54 @@ def _examples(frame: pl.DataFrame, columns: tuple[str, ...], values: Sequence[An
 # The frames they look at
 
 
-def summarise(folder: Path) -> dict[str, pl.DataFrame]:
-    """One small frame per table of checks; the first column names the row.
+@dataclass(frozen=True)
+class Offences:
+    """Of each check, by its number: in each shard how many rows offend, and some of them from all shards."""
+
+    counts: pl.DataFrame  # one row a shard, one column a check
+    examples: list[list[dict[str, Any]]]
+
+
+class Shards:
+    """One row per conversation, in frames on disk, of which one at a time is read."""
+
+    def __init__(self, folder: Path, paths: Sequence[Path]) -> None:
+        """The folder goes with this object."""
+        self._paths = paths
+        self.height = sum(pl.scan_ipc(path).select(pl.len()).collect().item() for path in paths)
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        return (pl.read_ipc(path) for path in self._paths)
+
+    def equals(self, other: Shards) -> bool:
+        """Whether all frames are the same."""
+        return all(mine.equals(theirs) for mine, theirs in zip(self, other, strict=True))
+
+    def offences(self, wanted: Sequence[Check]) -> Offences:
+        """Of each shard, how often each check does not hold."""
+        counts: list[dict[str, int]] = []
+        examples: list[list[dict[str, Any]]] = [[] for _ in wanted]
+        for frame in self:
+            name = frame.columns[0]
+            offending = []
+            for check in wanted:
+                assert check.offends is not None, check.explanation
+                offending.append(check.offends.fill_null(False))  # nulls pass, as with Great Expectations
+            found = frame.select(each.sum().alias(str(number)) for number, each in enumerate(offending))
+            counts.append(found.row(0, named=True))
+            for number, check in enumerate(wanted):
+                if counts[-1][str(number)] and len(examples[number]) < NUM_EXAMPLES:
+                    rows = frame.filter(offending[number]).select(*dict.fromkeys((name, *check.columns)))
+                    examples[number] += rows.head(NUM_EXAMPLES - len(examples[number])).to_dicts()
+        schema = {str(number): pl.Int64 for number in range(len(wanted))}
+        return Offences(pl.DataFrame(counts, schema=schema), examples)
+
+
+def summarise(folder: Path) -> dict[str, pl.DataFrame | Shards]:
+    """One small frame per table of checks, and shards of conversations; the first column names the row.
+
+    The shards lie in a temporary folder (of ``TMPDIR``) for as long as somebody has them.
 
     Raises:
         DataError: a file is missing or damaged, or lacks a column.
@@ -360,20 +455,24 @@ def summarise(folder: Path) -> dict[str, pl.DataFrame]:
         if found in ("missing", "twice"):
             what = "is missing" if found == "missing" else "is there twice"
             raise DataError(f"{folder}: {column} {what}; run the tokenise stage again")
+    spill = Path(tempfile.mkdtemp(prefix="validate-"))
     try:
         vocabulary = pl.read_parquet(folder / "vocabulary.parquet")
-        ids, unknown = _token_ids(folder, vocabulary.height)
-        conversations = _conversations(folder, ids)
+        conversations, labels, splits = _conversations(folder, spill, vocabulary.height)
         return {
             "schema": schema,
             "vocabulary": _vocabulary(vocabulary),
             "conversations": conversations,
-            "labels": _labels(folder),
-            "splits": _splits(folder, conversations, unknown),
+            "labels": labels,
+            "splits": splits,
             "corpus": _corpus(folder),
         }
     except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
+        shutil.rmtree(spill, ignore_errors=True)
         raise DataError(f"{folder}: damaged, run the tokenise stage again: {error}") from error
+    except BaseException:
+        shutil.rmtree(spill, ignore_errors=True)
+        raise
 
 
 def _schema(folder: Path) -> pl.DataFrame:
@@ -415,10 +514,8 @@ def _vocabulary(vocabulary: pl.DataFrame) -> pl.DataFrame:
     ).with_columns(pl.col("count_of_word").cum_max(reverse=True).alias("largest_count_from_here"))
 
 
-def _token_ids(folder: Path, vocabulary_size: int) -> tuple[pl.DataFrame, dict[Split, int]]:
-    """Per conversation: what its token ids are like. Per split: the number of unknown words."""
-    parts = []
-    unknown = dict.fromkeys(SPLITS, 0)
+def _token_ids(folder: Path, vocabulary_size: int, unknown: dict[Split, int]) -> Iterator[pl.DataFrame]:
+    """Per conversation: what its token ids are like. The number of unknown words is added to its split."""
     for split in SPLITS:
         with pq.ParquetFile(folder / "token_ids" / f"{split}.parquet") as file:
             for number in range(file.num_row_groups):
@@ -443,33 +540,25 @@ def _token_ids(folder: Path, vocabulary_size: int) -> tuple[pl.DataFrame, dict[S
                 good_ends = per_conversation(owner, ended)
                 smallest = np.full(table.num_rows, np.iinfo(np.int32).max, dtype=np.int32)
                 np.minimum.at(smallest, of_token, tokens)
-                parts.append(
-                    pl.DataFrame(
-                        {
-                            "conversation_id": pl.Series(
-                                table["conversation_id"].to_pylist(), dtype=pl.String
-                            ),
-                            "token_ids_split": [split] * table.num_rows,
-                            "token_ids_utterances": turns,
-                            "token_ids_words": np.bincount(of_token, minlength=table.num_rows),
-                            "utterances_without_end": turns - good_ends,
-                            "ends_within_utterances": ends - good_ends,
-                            "pads_and_starts": per_conversation(of_token, (tokens == PAD) | (tokens == SOS)),
-                            "smallest_id": smallest,
-                            "ids_beyond_vocabulary": per_conversation(of_token, tokens >= vocabulary_size),
-                            "in_token_ids": [True] * table.num_rows,
-                        },
-                        schema_overrides=dict.fromkeys(
-                            ("token_ids_utterances", "token_ids_words", "smallest_id", *_ID_COUNTS), pl.Int64
-                        ),
-                    )
+                yield pl.DataFrame(
+                    {
+                        "conversation_id": table["conversation_id"].to_pylist(),
+                        "token_ids_split": [split] * table.num_rows,
+                        "token_ids_utterances": turns,
+                        "token_ids_words": np.bincount(of_token, minlength=table.num_rows),
+                        "utterances_without_end": turns - good_ends,
+                        "ends_within_utterances": ends - good_ends,
+                        "pads_and_starts": per_conversation(of_token, (tokens == PAD) | (tokens == SOS)),
+                        "smallest_id": smallest,
+                        "ids_beyond_vocabulary": per_conversation(of_token, tokens >= vocabulary_size),
+                        "in_token_ids": [True] * table.num_rows,
+                    },
+                    schema=_OF_IDS,
                 )
-    return pl.concat([_NO_TOKEN_IDS, *parts]), unknown
 
 
-_ID_COUNTS = ("utterances_without_end", "ends_within_utterances", "pads_and_starts", "ids_beyond_vocabulary")
-_NO_TOKEN_IDS = pl.DataFrame(
-    schema={
+_OF_IDS = pl.Schema(
+    {
         "conversation_id": pl.String,
         "token_ids_split": pl.String,
         "token_ids_utterances": pl.Int64,
@@ -484,47 +573,131 @@ _NO_TOKEN_IDS = pl.DataFrame(
 )
 
 
-def _conversations(folder: Path, ids: pl.DataFrame) -> pl.DataFrame:
-    """One row per conversation of any table; what only other tables know has nulls."""
-    own = pl.read_parquet(folder / "conversations.parquet").with_columns(
-        pl.lit(True).alias("in_conversations")
+def _conversations(
+    folder: Path, spill: Path, vocabulary_size: int
+) -> tuple[Shards, pl.DataFrame, pl.DataFrame]:
+    """Shards of conversations; one row per name of a label; one row per split."""
+    manifest = read_object(folder / "manifest.json", "splits")
+    unknown = dict.fromkeys(SPLITS, 0)
+    rows = pq.read_metadata(folder / "conversations.parquet").num_rows
+    count = min(MAX_SHARDS, rows // SHARD_CONVERSATIONS + 1)
+    for name in ("conversations", "labels"):
+        _spill(_row_groups(folder / f"{name}.parquet"), spill, name, count)
+    _spill(map(_of_utterances, _row_groups(folder / "utterances.parquet")), spill, "utterances", count)
+    _spill(_token_ids(folder, vocabulary_size, unknown), spill, "token_ids", count)
+    paths, labels, splits = [], [], []
+    for number in range(count):
+        own = _spilled(spill, "conversations", number, _CONVERSATIONS)
+        frame = _joined(
+            own,
+            _spilled(spill, "utterances", number, _UTTERANCES),
+            _spilled(spill, "token_ids", number, _OF_IDS),
+        )
+        labels.append(_labels(own, _spilled(spill, "labels", number, _LABELS)))
+        splits.append(
+            frame.group_by("split").agg(
+                pl.len().alias("conversations"),
+                pl.col("utterances", "token_ids_words").fill_null(0).sum(),
+            )
+        )
+        paths.append(spill / f"joined-{number}.arrow")
+        frame.write_ipc(paths[-1])
+    of_labels = pl.concat(labels).group_by("name").sum().sort("name")
+    of_splits = {split: counts for split, *counts in pl.concat(splits).group_by("split").sum().iter_rows()}
+    found = []
+    for split in SPLITS:
+        conversations, utterances, words = of_splits.get(split, (0, 0, 0))
+        found.append(
+            {
+                "split": split,
+                "conversations": conversations,
+                "utterances": utterances,
+                "words": words,
+                "unknown_fraction": unknown[split] / max(words - utterances, 1),
+                **{f"manifest_{name}": count for name, count in manifest["splits"][split].items()},
+            }
+        )
+    return Shards(spill, paths), of_labels, pl.DataFrame(found)
+
+
+def _row_groups(path: Path) -> Iterator[pl.DataFrame]:
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            frame = pl.from_arrow(file.read_row_group(number))
+            assert isinstance(frame, pl.DataFrame)  # of a table, polars never makes a Series
+            yield frame
+
+
+def _spill(frames: Iterable[pl.DataFrame], folder: Path, name: str, count: int) -> None:
+    """Write each row to the shard of its conversation, one stream a shard."""
+    with ExitStack() as opened:
+        writers: dict[int, Any] = {}
+        for frame in frames:
+            bucket = (pl.col("conversation_id").hash() % count).alias("bucket")
+            for (number,), part in (
+                frame.with_columns(bucket)
+                .partition_by("bucket", maintain_order=True, include_key=False, as_dict=True)
+                .items()
+            ):
+                table = part.to_arrow()
+                if number not in writers:
+                    stream = pa.ipc.new_stream(str(folder / f"{name}-{number}.arrows"), table.schema)
+                    writers[number] = opened.enter_context(stream)
+                writers[number].write_table(table)
+
+
+def _spilled(folder: Path, name: str, number: int, schema: pl.Schema) -> pl.DataFrame:
+    """The rows of one shard, which are then gone from the disk."""
+    path = folder / f"{name}-{number}.arrows"
+    if not path.exists():
+        return pl.DataFrame(schema=schema)
+    with pa.ipc.open_stream(str(path)) as stream:
+        frame = pl.from_arrow(stream.read_all())
+    path.unlink()
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _of_utterances(frame: pl.DataFrame) -> pl.DataFrame:
+    """Of each utterance what is looked at, without its text."""
+    return frame.select(
+        "conversation_id",
+        "split",
+        "turn",
+        "num_words",
+        (pl.col("num_words") != pl.col("words").list.len().cast(pl.Int64) + 1).alias("miscounted"),
+        (pl.col("text").is_null() | pl.col("words").is_null()).alias("missing"),
     )
-    split_of = own.select("conversation_id", "split").unique(
+
+
+_CONVERSATIONS = pl.DataFrame(SCHEMAS["conversations"].empty_table()).schema
+_LABELS = pl.DataFrame(SCHEMAS["labels"].empty_table()).schema
+_UTTERANCES = _of_utterances(pl.DataFrame(SCHEMAS["utterances"].empty_table())).schema
+
+
+def _joined(own: pl.DataFrame, utterances: pl.DataFrame, ids: pl.DataFrame) -> pl.DataFrame:
+    """One row per conversation of any table; what only other tables know has nulls."""
+    own = own.with_columns(pl.lit(True).alias("in_conversations"))
+    split_of = own.select("conversation_id", pl.col("split").alias("split_own")).unique(
         "conversation_id", keep="first", maintain_order=True
     )
-    parts = []
-    with pq.ParquetFile(folder / "utterances.parquet") as file:
-        columns = ["conversation_id", "split", "turn", "text", "words", "num_words"]
-        for number in range(file.num_row_groups):
-            frame = pl.from_arrow(file.read_row_group(number, columns))
-            assert isinstance(frame, pl.DataFrame)  # of a table, polars never makes a Series
-            parts.append(
-                frame.join(
-                    split_of, on="conversation_id", how="left", suffix="_own", maintain_order="left"
-                ).select(
-                    "conversation_id",
-                    "turn",
-                    "num_words",
-                    (pl.col("split").ne_missing(pl.col("split_own"))).alias("other_split"),
-                    (pl.col("num_words") != pl.col("words").list.len().cast(pl.Int64) + 1).alias(
-                        "miscounted"
-                    ),
-                    (pl.col("text").is_null() | pl.col("words").is_null()).alias("missing"),
-                )
-            )
-    found = pl.concat(parts) if parts else _NO_UTTERANCES
-    of_utterances = found.group_by("conversation_id").agg(
-        pl.len().cast(pl.Int64).alias("utterances"),
-        pl.col("turn").n_unique().cast(pl.Int64).alias("distinct_turns"),
-        pl.col("turn").min().cast(pl.Int64).alias("smallest_turn"),
-        (pl.col("turn").max().cast(pl.Int64) + 1).alias("turns_by_largest"),
-        pl.col("num_words").cast(pl.Int64).sum().alias("utterances_words"),
-        pl.col("num_words").min().cast(pl.Int64).alias("shortest_utterance"),
-        pl.col("num_words").max().cast(pl.Int64).alias("longest_utterance"),
-        pl.col("other_split").sum().cast(pl.Int64).alias("other_split_utterances"),
-        pl.col("miscounted").sum().cast(pl.Int64).alias("miscounted_utterances"),
-        pl.col("missing").sum().cast(pl.Int64).alias("missing_texts"),
-        pl.lit(True).alias("in_utterances"),
+    other_split = pl.col("split").ne_missing(pl.col("split_own"))
+    of_utterances = (
+        utterances.join(split_of, on="conversation_id", how="left", maintain_order="left")
+        .group_by("conversation_id", maintain_order=True)
+        .agg(
+            pl.len().cast(pl.Int64).alias("utterances"),
+            pl.col("turn").n_unique().cast(pl.Int64).alias("distinct_turns"),
+            pl.col("turn").min().cast(pl.Int64).alias("smallest_turn"),
+            (pl.col("turn").max().cast(pl.Int64) + 1).alias("turns_by_largest"),
+            pl.col("num_words").cast(pl.Int64).sum().alias("utterances_words"),
+            pl.col("num_words").min().cast(pl.Int64).alias("shortest_utterance"),
+            pl.col("num_words").max().cast(pl.Int64).alias("longest_utterance"),
+            other_split.sum().cast(pl.Int64).alias("other_split_utterances"),
+            pl.col("miscounted").sum().cast(pl.Int64).alias("miscounted_utterances"),
+            pl.col("missing").sum().cast(pl.Int64).alias("missing_texts"),
+            pl.lit(True).alias("in_utterances"),
+        )
     )
     joined = own.with_columns(pl.col("num_turns", "num_words").cast(pl.Int64))
     for other in (of_utterances, ids):
@@ -534,58 +707,19 @@ def _conversations(folder: Path, ids: pl.DataFrame) -> pl.DataFrame:
     return joined.with_columns(pl.col("in_conversations", "in_utterances", "in_token_ids").fill_null(False))
 
 
-_NO_UTTERANCES = pl.DataFrame(
-    schema={
-        "conversation_id": pl.String,
-        "turn": pl.Int32,
-        "num_words": pl.Int32,
-        "other_split": pl.Boolean,
-        "miscounted": pl.Boolean,
-        "missing": pl.Boolean,
-    }
-)
-
-
-def _labels(folder: Path) -> pl.DataFrame:
+def _labels(conversations: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
     """One row per name of a label."""
-    labels = pl.scan_parquet(folder / "labels.parquet")
-    turns = pl.scan_parquet(folder / "conversations.parquet").select("conversation_id", "num_turns")
-    known = labels.join(turns.unique("conversation_id"), on="conversation_id", how="left")
+    turns = conversations.select("conversation_id", "num_turns").unique("conversation_id")
+    known = labels.join(turns, on="conversation_id", how="left")
     repeated = pl.struct("conversation_id", "turn").is_duplicated()
-    return (
-        known.group_by("name")
-        .agg(
-            (pl.col("value").is_null() | pl.col("name").is_null()).sum().cast(pl.Int64).alias("missing"),
-            (pl.col("num_turns").is_null() | (pl.col("turn").fill_null(0) >= pl.col("num_turns")))
-            .sum()
-            .cast(pl.Int64)
-            .alias("orphans"),
-            repeated.sum().cast(pl.Int64).alias("repeated"),
-        )
-        .sort("name")
-        .collect()
+    return known.group_by("name").agg(
+        (pl.col("value").is_null() | pl.col("name").is_null()).sum().cast(pl.Int64).alias("missing"),
+        (pl.col("num_turns").is_null() | (pl.col("turn").fill_null(0) >= pl.col("num_turns")))
+        .sum()
+        .cast(pl.Int64)
+        .alias("orphans"),
+        repeated.sum().cast(pl.Int64).alias("repeated"),
     )
-
-
-def _splits(folder: Path, conversations: pl.DataFrame, unknown: dict[Split, int]) -> pl.DataFrame:
-    """One row per split: what the tables hold, and what the manifest says."""
-    manifest = read_object(folder / "manifest.json", "splits")
-    rows = []
-    for split in SPLITS:
-        part = conversations.filter(pl.col("split") == split)
-        utterances = int(part["utterances"].fill_null(0).sum())
-        words = int(part["token_ids_words"].fill_null(0).sum())
-        rows.append(
-            {
-                "split": split,
-                "conversations": part.height,
-                "utterances": utterances,
-                "words": words,
-                "unknown_fraction": unknown[split] / max(words - utterances, 1),
-                **{f"manifest_{name}": count for name, count in manifest["splits"][split].items()},
-            }
-        )
-    return pl.DataFrame(rows)
 
 
 Count = Annotated[int, Field(ge=0, strict=True)]
