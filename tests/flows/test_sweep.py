@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 import threading
@@ -15,11 +16,15 @@ from flows import rooms
 from flows.compare import read_range
 from flows.settings import DIALS, CompareSettings
 from flows.sweep import JOURNAL, Pruned, Sweep
-from tests.flows.conftest import ROOT
+from tests.flows.conftest import ROOT, House, slow
+from tests.processes import running, wait_for
+from vhcr import recording
 from vhcr.errors import ParameterError
 
 RATE = {"dial": "training.learning_rate", "low": 1e-4, "high": 1e-2, "log": True}
 SIZE = {"dial": "model.z_utt_size", "low": 8, "high": 64}
+SEED = 5  # draws the first of two choices, then the second
+CONTEXT = {"dial": "model.context_size", "low": 16, "high": 48}
 LOSS = {"dial": "training.loss_reduction", "choices": ["mean", "sum"]}
 
 
@@ -317,3 +322,114 @@ def test_importance_is_that_of_the_dial_that_matters(place: Path) -> None:
     assert next(iter(shares)) == "model.z_utt_size"
     assert shares["model.z_utt_size"] > 0.8
     assert sum(shares.values()) == pytest.approx(1.0)
+
+
+# Whole sweeps
+
+
+def sweep_folder(house: House) -> Path:
+    """The newest one."""
+    return max((house.folder / "runs" / "toy").glob("sweep-*"), key=lambda folder: folder.stat().st_mtime)
+
+
+def trials_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "hred-trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def in_mlflow(house: House, folder: Path) -> tuple[Any, dict[int, Any]]:
+    """The one parent of the sweep, and its children by their trial."""
+    connected = recording.client(house.environment["MLFLOW_TRACKING_URI"])
+    experiment = connected.get_experiment_by_name("vhcr-toy")
+    assert experiment is not None
+    runs = connected.search_runs([experiment.experiment_id])
+    ids = {row["mlflow_run_id"] for row in trials_of(folder)}
+    children = [run for run in runs if run.info.run_id in ids]
+    (parent_id,) = {run.data.tags["mlflow.parentRunId"] for run in children}
+    below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent_id]
+    assert len(below) == len(children) == len(ids)
+    return connected.get_run(parent_id), {int(run.data.tags["trial"]): run for run in children}
+
+
+@slow
+def test_in_a_pool_one_trial_is_complete_and_one_is_stopped(house: House) -> None:
+    """The second trial has a learning rate that learns nothing."""
+    rates = {"dial": "training.learning_rate", "choices": [0.003, 1e-7]}
+    asked = {
+        "systems": ["hred"],
+        "ranges": [rates],
+        "trials": 2,
+        "prune_after": 1,
+        "sweep_seed": SEED,
+        "run_on": "cpu",
+        "parallel_runs": 1,
+    }
+    with house.worker():
+        run = house.start("compare/compare", settings=asked)
+        house.reach(run, "Completed", seconds=1200)
+    folder = sweep_folder(house)
+    rows = trials_of(folder)
+    assert [(row["training.learning_rate"], row["state"]) for row in rows] == [
+        ("0.003", "complete"),
+        ("1e-07", "pruned"),
+    ]
+    assert int(rows[1]["last_step"]) < int(rows[0]["last_step"])
+    parent, children = in_mlflow(house, folder)
+    assert parent.data.tags["kind"] == "sweep"
+    assert parent.info.status == "FINISHED"
+    metrics = parent.data.metrics
+    assert (metrics["trials/complete"], metrics["trials/pruned"]) == (1, 1)
+    assert metrics["best_validation/nll_per_word"] == pytest.approx(float(rows[0]["nll_per_word"]))
+    assert {number: child.info.status for number, child in children.items()} == {0: "FINISHED", 1: "KILLED"}
+    assert {child.data.tags["trial_state"] for child in children.values()} == {"complete", "pruned"}
+    (stopped,) = house.http.post(
+        "/flow_runs/filter", json={"flow_runs": {"name": {"any_": ["hred.trial-001-0"]}}}
+    ).json()
+    assert stopped["state"]["name"] == "Cancelled"
+    shown = json.loads(house.artifacts(run)["trials"]["data"])
+    assert [row["state"] for row in shown] == ["complete", "pruned"]
+    report = json.loads((folder / "reports" / "toy" / "table.json").read_text())
+    assert [row["system"] for row in report] == ["hred.trial-000"]
+
+
+@slow
+def test_killed_in_its_second_trial_it_goes_on_and_none_is_lost_or_doubled(house: House) -> None:
+    command = [sys.executable, "-m", "flows.compare", "--corpus", "toy", "--systems", "hred", "--trials", "2"]
+    command += ["--prune-after", "0", "--parallel-runs", "1"]
+    command += ["--range", "training.learning_rate=0.001:0.01:log", "--range", "model.context_size=16:48"]
+    options: dict[str, Any] = {"cwd": house.folder, "env": house.environment}
+
+    with running(command, house.folder / "first.log", **options) as flow:
+
+        def validating() -> bool:
+            log = (house.folder / "first.log").read_text()
+            assert flow.poll() is None, log
+            return "'hred.trial-001' - step 12: validation bound" in log
+
+        wait_for(validating, 900, "for the second trial")
+        flow.kill()
+        flow.wait()
+        wait_for(lambda: not house.trainings(), 30, "for its training to end")
+        house.end_all()  # nobody tells Prefect that this flow has ended
+    folder = sweep_folder(house)
+    begun = Sweep(folder, settings(ranges=[{**RATE, "low": 1e-3}, CONTEXT]), "hred").table()
+    assert [row["state"] for row in begun] == ["complete", "running"]
+
+    with running(command, house.folder / "second.log", **options) as flow:
+        assert flow.wait(900) == 0, (house.folder / "second.log").read_text()
+    log = (house.folder / "second.log").read_text()
+    assert "'hred.trial-000'" not in log, "it had ended"
+    assert "'hred.trial-001' - resuming at step" in log
+    rows = trials_of(folder)
+    assert [row["state"] for row in rows] == ["complete"] * 2
+    for before, after in zip(begun, rows, strict=True):
+        for dial in ("training.learning_rate", "model.context_size"):
+            assert float(after[dial]) == before[dial]
+    parent, children = in_mlflow(house, folder)
+    assert sorted(children) == [0, 1]
+    assert parent.info.status == "FINISHED"
+    metrics = parent.data.metrics
+    assert metrics["trials/complete"] == 2
+    shares = [metrics[f"importance/{dial}"] for dial in ("training.learning_rate", "model.context_size")]
+    assert sum(shares) == pytest.approx(1.0)
+    assert children[1].info.run_id == begun[1]["mlflow_run_id"], "the same run in MLflow"
