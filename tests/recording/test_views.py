@@ -22,6 +22,16 @@ def test_views_are_written_once_and_brought_up_to_date(corpus: str) -> None:
     connected.set_experiment_tag(experiment, views.SHARED + TABLE, "of an older version")
     save_views(connected, experiment)
     assert connected.get_experiment(experiment).tags == tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert f"(#/models/vhcr-{corpus})" in tags[views.NOTE]
+    for name, chosen in ((views.NOTE, "ours"), ("mlflow.experimentKind", "genai_development")):
+        connected.set_experiment_tag(experiment, name, chosen)
+    save_views(connected, experiment)
+    assert connected.get_experiment(experiment).tags[views.NOTE] == "ours", "what people wrote stays"
+    assert connected.get_experiment(experiment).tags["mlflow.experimentKind"] == "genai_development"
+    connected.set_experiment_tag(experiment, "mlflow.experimentKind", "genai_development_inferred")
+    save_views(connected, experiment)
+    assert connected.get_experiment(experiment).tags["mlflow.experimentKind"] == "custom_model_development"
     assert json.loads(tags[views.SHARED + CURVES])["searchFilter"] == "tags.seed != ''"
     assert view_url(experiment, TABLE).startswith(f"{recording.pages_url()}/#/experiments/{experiment}/")
 

@@ -77,7 +77,10 @@ def test_the_card_says_what_it_is_how_good_and_what_not(corpus: str) -> None:
     assert version.tags["nll_per_word"] == "4.2500"
     low, _, high = version.tags["nll_per_word_interval"].partition(" to ")
     assert float(low) < 4.25 < float(high)
-    assert "wholly below zero" in recording.client().get_registered_model(f"vhcr-{corpus}").description
+    about = recording.client().get_registered_model(f"vhcr-{corpus}").description
+    assert about.startswith(f"**Champion: [version 1](#/models/vhcr-{corpus}/versions/1)**")
+    assert "4.2500 nats a test word (95 % interval " in about
+    assert "wholly below zero" in about
 
 
 def test_one_model_is_one_version_however_often_it_is_made(corpus: str) -> None:

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 DATABASE = "mlflow.db"  # in the project root, unless MLFLOW_TRACKING_URI names another store
 PLAIN_PATH = re.compile(r"[A-Za-z0-9/._~-]+")  # means the same percent-encoded
+# What MLflow's pages call model training. Pages with a switch between that and GenAI (3.17) go by the switch.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 DEFAULT_PAGES = "http://127.0.0.1:5000"  # where `make mlflow` shows them, unless VHCR_MLFLOW_PAGES says where
 
 
@@ -202,7 +204,7 @@ def experiment_id(connected: MlflowClient, name: str) -> str:
     found = connected.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(connected.create_experiment(name, artifact_location=_artifacts(name)))
+            return str(connected.create_experiment(name, artifact_location=_artifacts(name), tags=KIND))
         except MlflowException as error:
             found = connected.get_experiment_by_name(name)
             if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:

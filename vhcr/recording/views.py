@@ -1,4 +1,4 @@
-"""Links that open MLflow's pages on the runs of a corpus with the columns and charts one wants.
+"""What MLflow's pages show first of a corpus: its runs, what they are, and the columns and charts one wants.
 
 MLflow keeps what its *Share* button saves as a tag of the experiment, and opens it by its key. Two such
 views are written here for each corpus: a table of all systems, with the mean over seeds where there are
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from vhcr.recording.store import pages_url, plainly
+from vhcr.recording.store import KIND, pages_url, plainly
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,30 +60,53 @@ BARS = {
         "test/responses/1/greedy",
     )
 }
+NOTE = "mlflow.note.content"
+# MLflow shows the first line of a description on every page of an experiment, its GenAI ones included.
+ABOUT = """\
+[All systems by their bound]({table}) · [Curves and test metrics]({curves}) · [Versions](#/models/{name})
+
+`test/nll_per_word` is a bound on −log p in nats per word of the test split: lower is better; exact for HRED.
+A row with `num_seeds` is the mean over the seeds below it. Tags with hashes say from what a run was made.
+"""
 
 
 def save_views(connected: MlflowClient, experiment_id: str) -> None:
     """Write the two views as tags of the experiment, where they are not there as they should be.
 
+    It also gets its kind and a description, unless somebody has chosen others.
+
     Raises:
         RecordingError: MLflow cannot be reached.
     """
     with plainly():
-        stored = connected.get_experiment(experiment_id).tags
-        views = {SHARED + key: state for key, state in ((TABLE, _table()), (CURVES, _curves()))}
-        for name, state in views.items():
-            text = json.dumps(state, separators=(",", ":"))
+        experiment = connected.get_experiment(experiment_id)
+        stored = experiment.tags
+        wanted = {
+            SHARED + key: json.dumps(state, separators=(",", ":"))
+            for key, state in ((TABLE, _table()), (CURVES, _curves()))
+        }
+        for name, kind in KIND.items():
+            if "inferred" in stored.get(name, "inferred"):  # guessed by a page that saw it before it had runs
+                wanted[name] = kind
+        if NOTE not in stored:
+            wanted[NOTE] = ABOUT.format(
+                table=_view(experiment_id, TABLE),
+                curves=_view(experiment_id, CURVES),
+                name=experiment.name,
+            )
+        for name, text in wanted.items():
             if stored.get(name) != text:
                 connected.set_experiment_tag(experiment_id, name, text)
 
 
 def view_url(experiment_id: str, key: str) -> str:
     """The link that opens a view: ``TABLE`` or ``CURVES``."""
+    return f"{pages_url()}/{_view(experiment_id, key)}"
+
+
+def _view(experiment_id: str, key: str) -> str:
     mode = "&compareRunsMode=CHART" if key == CURVES else ""
-    return (
-        f"{pages_url()}/#/experiments/{experiment_id}/runs"
-        f"?workflowType=machine_learning&viewStateShareKey={key}{mode}"
-    )
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={key}{mode}"
 
 
 def _search(text: str, order: str, *, ascending: bool) -> dict[str, Any]:

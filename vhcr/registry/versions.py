@@ -90,6 +90,7 @@ def register(
             )
         _describe(connected, version, card, _tags(training, evaluation, found, identity, evaluated))
         verdict = _promote(connected, version, evaluated, bootstrap, make_champion)
+        _show_champion(connected, name, training.corpus)
     registered = Registered(name, str(version.version), run_id, is_new, verdict.moves, verdict.reason)
     log.info("%s", registered)
     return registered
@@ -111,15 +112,28 @@ def model_digest(folder: Path) -> str:
 def _ensure_model(connected: MlflowClient, name: str, corpus: str) -> None:
     from mlflow.exceptions import MlflowException
 
-    about = (
-        f"Conversation models trained on **{corpus}**, one version per evaluated run. {RULE}\n\n"
-        f'`mlflow.pyfunc.load_model("models:/{name}@{CHAMPION}")`, or `mlflow models serve`: docs/mlflow.md.'
-    )
     try:
-        connected.create_registered_model(name, tags={"corpus": corpus}, description=about)
+        connected.create_registered_model(name, tags={"corpus": corpus})
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def _show_champion(connected: MlflowClient, name: str, corpus: str) -> None:
+    """Say first which version is champion: MLflow lists versions by number, the newest on top."""
+    model = connected.get_registered_model(name)
+    held = connected.get_model_version(name, model.aliases[CHAMPION])
+    known = held.tags
+    bound = known.get("nll_per_word_interval")
+    about = (
+        f"**Champion: [version {held.version}](#/models/{name}/versions/{held.version})**, "
+        f"{known['system']}, seed {known['seed']}: {known['nll_per_word']} nats a test word"
+        f"{f' (95 % interval {bound})' if bound else ''}.\n\n"
+        f"Conversation models trained on **{corpus}**, one version per evaluated run. {RULE}\n\n"
+        f'`mlflow.pyfunc.load_model("models:/{name}@{CHAMPION}")`, or `mlflow models serve`: docs/mlflow.md.'
+    )
+    if model.description != about:
+        connected.update_registered_model(name, about)
 
 
 def _version_of(connected: MlflowClient, name: str, identity: str) -> ModelVersion | None:
