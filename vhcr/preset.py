@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-SYSTEMS = ("hred", "vhred", "vhcr-ud-bow")  # without latents, with z_utt, and VHCR's best on small corpora
+SYSTEMS = ("hred", "vhred", "vhcr-ud")  # without latents, with z_utt, and VHCR's best on small corpora
 ANNEALED = 0.4  # of the steps, in which the KL weight rises
 
 
