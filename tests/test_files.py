@@ -60,6 +60,7 @@ def killed(block: str, folder: Path, write: str = "pass") -> int:
         ('{"a":' * 100_000, "nested too deep"),
         ('{"name": NaN}', "NaN is no number"),
         ('{"name": 1e999}', "1e999 is no number"),
+        (r'{"name": "\ud800", "inner": {"count": 1}}', "surrogates not allowed"),
         ('{"name": "a"}', "inner: missing key"),
         ('{"name": "a", "inner": {}}', r"inner\.count: missing key"),
         ('{"name": "a", "inner": {"count": "many"}}', r"inner\.count: .*not 'many'"),

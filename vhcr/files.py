@@ -47,11 +47,14 @@ def read_json(path: Path) -> Any:
     """A JSON file; raises DataError naming it when it is missing, damaged, or holds what JSON cannot say."""
     text = read_text(path)
     try:
-        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        if "\\ud" in text.lower():  # halves of characters, which no file could be written with
+            json.dumps(value, ensure_ascii=False).encode()
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON: {error}") from None
     except RecursionError:
         raise DataError(f"{path}: not valid JSON: nested too deep") from None
+    return value
 
 
 def read_object(path: Path, *needed: str) -> dict[str, Any]:

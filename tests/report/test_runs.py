@@ -15,6 +15,7 @@ from vhcr.errors import DataError
 from vhcr.files import read_json, write_json
 from vhcr.report.page import Report
 from vhcr.results.runs import MEASURES, load, read_curves
+from vhcr.training.run import curves_csv
 
 HRED = {"hred": SYSTEMS["hred"]}
 
@@ -148,6 +149,8 @@ def test_curves(tmp_path: Path) -> None:
     [
         ("step,split,kl\n1,train,0.5\n2,train,oops\n", r"curves\.csv, line 3: kl = 'oops'"),
         ("step,kl\n1,2\n", "no column named step or split"),
+        ("5", "no column named step or split"),
+        ("", "no column named step or split"),
         ("step,split,kl\n1,train\n", r"line 2: kl = None"),
     ],
 )
@@ -155,6 +158,11 @@ def test_damaged_curves_are_named(tmp_path: Path, text: str, complaint: str) -> 
     (tmp_path / "curves.csv").write_text(text)
     with pytest.raises(DataError, match=complaint):
         read_curves(tmp_path / "curves.csv")
+
+
+def test_a_model_that_only_counts_has_no_curve(tmp_path: Path) -> None:
+    (tmp_path / "curves.csv").write_text(curves_csv([]))
+    assert read_curves(tmp_path / "curves.csv").steps == []
 
 
 def test_damaged_files_are_named(small: Path) -> None:

@@ -21,7 +21,7 @@ from vhcr.errors import CheckpointError, DataError, ParameterError, ValidationEr
 from vhcr.files import read_json, write_json, write_text
 from vhcr.provenance import dvc_hash, read_run
 from vhcr.recording import MlflowRun
-from vhcr.stages import train
+from vhcr.stages import train, validate
 from vhcr.stages.common import clear_finished
 from vhcr.tokenisation.manifest import Manifest
 from vhcr.tokenisation.verdict import require_valid, seal
@@ -351,6 +351,17 @@ def test_a_flipped_bit_in_what_says_that_data_are_valid_is_refused_by_name(param
     with pytest.raises(ValidationError, match=name):
         train.run(params, "toy", "hred", 0)
     assert not layout.trained("toy", "hred", 0).exists()
+
+
+@pytest.mark.parametrize("name", ["labels.parquet", "vocabulary.parquet", "token_ids/validation.parquet"])
+def test_a_manifest_that_names_no_digest_of_a_table_is_refused(params, name):
+    """Such a table was held against nothing, and found valid."""
+    path = layout.tokenised("toy") / "manifest.json"
+    values = read_json(path)
+    del values["files"][name]
+    write_json(path, values)
+    with pytest.raises(DataError, match=rf"manifest\.json: files\.{name}: missing key"):
+        validate.run(params, corpus="toy")
 
 
 @pytest.mark.parametrize("name", [*(f"token_ids/{split}.parquet" for split in SPLITS), "vocabulary.parquet"])

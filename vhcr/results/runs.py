@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vhcr import layout
 from vhcr.errors import DataError
 from vhcr.evaluation.records import Evaluation, Parameters
-from vhcr.files import read_json, read_record
+from vhcr.files import read_json, read_record, read_text
 from vhcr.results.labels import SYSTEM_LABELS, kinds, label, roles, system_order
 from vhcr.results.records import (
     Data,
@@ -367,19 +367,20 @@ def read_curves(path: Path) -> Curves:
     Raises:
         DataError: the file is missing, lacks a column, or holds something that is no number.
     """
-    try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if rows and not {"step", "split"} <= set(rows[0]):
+    text = read_text(path)
+    reader = csv.DictReader(text.splitlines())
+    rows = list(reader)
+    if text != "\n" and not {"step", "split"} <= set(
+        reader.fieldnames or ()
+    ):  # a model that only counts has none
         raise DataError(f"{path}: no column named step or split")
 
     def number(line: int, name: str) -> float | None:
-        text: str | None = rows[line][name]
+        cell: str | None = rows[line][name]
         try:
-            value = None if text == "" else float(text or "nothing")
+            value = None if cell == "" else float(cell or "nothing")
         except ValueError:
-            raise DataError(f"{path}, line {line + 2}: {name} = {text!r}") from None
+            raise DataError(f"{path}, line {line + 2}: {name} = {cell!r}") from None
         return value if value is not None and np.isfinite(value) else None
 
     names = [name for name in (rows[0] if rows else ()) if name != "split"]

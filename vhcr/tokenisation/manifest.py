@@ -12,6 +12,7 @@ from vhcr.errors import DataError
 from vhcr.files import file_digest, read_record
 from vhcr.params import TokenisationParams
 from vhcr.tokenisation.rules import Rules
+from vhcr.tokenisation.tables import ALL
 
 NAME = "manifest.json"
 
@@ -57,7 +58,7 @@ class Manifest(BaseModel):
             DataError: as ``load``, or a table is missing or is not the one that the manifest names.
         """
         manifest = cls.load(folder)
-        for name in names or manifest.files:
+        for name in names or [f"{table}.parquet" for table in (*ALL, "vocabulary")]:
             if name not in manifest.files:
                 raise DataError(f"{folder / NAME}: files.{name}: missing key")
             try:
