@@ -394,7 +394,11 @@ def test_a_changed_checkpoint_or_record_is_refused_by_name(params):
     with pytest.raises(CheckpointError, match=r"best\.safetensors: "):
         TrainedRun.load(folder)
     path.write_bytes(whole)
-    info = json.loads((folder / "run.json").read_text())
+    info = read_json(folder / "run.json")
+    for rules in (True, {"segmenter": "other"}):
+        write_json(folder / "run.json", {**info, "rules": rules})
+        with pytest.raises(CheckpointError, match=r"run\.json: rules: "):
+            TrainedRun.load(folder)
     info["params"]["system"]["word_drop"] = 0.5
     write_json(folder / "run.json", info)
     with pytest.raises(CheckpointError, match=r"run\.json: changed after it was written"):

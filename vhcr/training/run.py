@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from vhcr.errors import CheckpointError
 from vhcr.files import read_object, tree_digest, values_digest
 from vhcr.models import ConversationModel, build
@@ -107,7 +109,12 @@ class TrainedRun:
             )
         params = recorded(RunParams, info["params"], where="params", origin=str(record))
         named = record if from_hub else folder / "vocabulary.txt"
-        rules = Rules.of(info.get("rules"))
+        try:
+            rules = TypeAdapter(Rules).validate_python({} if info.get("rules") is None else info["rules"])
+        except ValidationError:
+            raise CheckpointError(
+                f"{record}: rules: not those of a tokeniser: {info['rules']!r:.60}"
+            ) from None
         if from_hub:
             vocabulary = Vocabulary(info.pop("words"), rules=rules, origin=str(named))
         else:
