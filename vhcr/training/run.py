@@ -112,9 +112,7 @@ class TrainedRun:
         try:
             rules = TypeAdapter(Rules).validate_python({} if info.get("rules") is None else info["rules"])
         except ValidationError:
-            raise CheckpointError(
-                f"{record}: rules: not those of a tokeniser: {info['rules']!r:.60}"
-            ) from None
+            raise CheckpointError(f"{record}: rules: of no tokeniser: {info['rules']!r:.60}") from None
         if from_hub:
             vocabulary = Vocabulary(info.pop("words"), rules=rules, origin=str(named))
         else:
