@@ -465,7 +465,7 @@ MUTATIONS: list[Mutation] = [
     _m("pairs that agree are kept", PAIRS, "elif include_identical or not pair.identical:", "else:", TEST_PAIRS),
     _m("other protocols compared", PAIRS, "        if mine.get(key) != theirs.get(key):", "        if False:", TEST_PAIRS),
     _m("other data compared", PAIRS, "    if hashes[0] != hashes[1]:", "    if False:", TEST_PAIRS),
-    _m("votes taken from other sites", LOOPBACK, 'if request.headers.get("origin") != f"http://{host}":', "if False:", TEST_SERVER),
+    _m("votes taken from other sites", LOOPBACK, 'if origin != f"http://{host}" and (pages_only or origin is not None):', "if False:", TEST_SERVER),
     _m("any host name answered", LOOPBACK, 'if host.rsplit(":", 1)[0] not in NAMES:', "if False:", TEST_SERVER),
     _m("votes drawn one by one", PREFERENCE, "        wanted.sum(axis=1), all_votes.sum(axis=1), num", "        np.repeat([1, 0], [count, total - count]), np.ones(total), num", TEST_PREFERENCE),
     _m("raters not drawn", PREFERENCE, "columns = np.bincount(rng.integers(num_raters, size=num_raters), minlength=num_raters)", "columns = np.ones(num_raters)", TEST_PREFERENCE),
