@@ -125,6 +125,8 @@ def test_what_the_data_stages_wrote_may_be_missing(small: Path) -> None:
         ({"nll_per_word": None}, r"metrics\.json: nll_per_word: .*, not None"),
         ({"nll_per_word": "abc"}, r"metrics\.json: nll_per_word: .*, not 'abc'"),
         ({"nll_per_word": -5}, r"metrics\.json: nll_per_word: .*, not -5"),
+        ({"nll_per_word": True}, r"metrics\.json: nll_per_word: .*true or false"),
+        ({"nll_by_turn": [3.0, False]}, r"metrics\.json: nll_by_turn: .*true or false"),
         ({"responses": {"1": {"average": "high"}}}, r"metrics\.json: responses\.1\.average: .*, not 'high'"),
     ],
 )

@@ -7,9 +7,10 @@ says so. A number that a model has none of (a KL of z_conv in VHRED) is absent f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
 if TYPE_CHECKING:
     from vhcr.params import EvaluationParams, GenerationParams
@@ -26,9 +27,34 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """A number that became false was drawn as 0."""
+        known = cls.model_fields.get(info.field_name or "")
+        if _holds_bool(value) and known is not None and _of_numbers(known.annotation):
+            raise ValueError("true or false where a number is expected")
+        return value
+
     def as_json(self) -> Parameters:
         """What is written: the fields that were given, in the order of their declaration."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def _holds_bool(value: object) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_holds_bool, value)))
+
+
+def _of_numbers(annotation: object) -> bool:
+    """Whether a field takes nothing but numbers and text, however nested."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return True
+    if origin is Annotated:
+        return _of_numbers(inner[0])
+    return all(map(_of_numbers, inner)) if inner else annotation in (int, float, str, type(None), ...)
 
 
 class LengthBin(Record):
