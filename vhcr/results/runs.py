@@ -350,6 +350,8 @@ def read_map(folder: Path) -> LatentMap | None:
     latents = folder / "latents.parquet"
     named = [name for name in pyarrow.parquet.read_schema(latents).names if name.startswith("label_")]
     table = _read_parquet(latents, ["id", "text", "x", "y", "topic", *named]).to_pydict()
+    if len(set(table["id"])) < len(table["id"]):
+        raise DataError(f"{latents}: an id stands there twice: damaged or changed; evaluate this run again")
     topics = read_json(folder / "topics.json")
     place = {name: number for number, name in enumerate(table["id"])}
     try:
