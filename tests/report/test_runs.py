@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.report.results_tree import SYSTEMS, write_run, write_tree
+from tests.report.results_tree import SYSTEMS, write_latents, write_run, write_tree
 from vhcr import layout
 from vhcr.errors import DataError
 from vhcr.files import read_json, write_json
 from vhcr.report.page import Report
-from vhcr.results.runs import MEASURES, load, read_curves
+from vhcr.results.runs import MEASURES, load, read_curves, read_map
 from vhcr.training.run import curves_csv
 
 HRED = {"hred": SYSTEMS["hred"]}
@@ -135,6 +135,17 @@ def test_a_number_that_is_none_is_named(small: Path, values: dict[str, object], 
     write_json(path, {**read_json(path), **values})
     with pytest.raises(DataError, match=complaint):
         load("toy")
+
+
+def test_a_map_with_an_id_twice_is_refused(tmp_path: Path) -> None:
+    """A doubled row was drawn."""
+    write_latents(tmp_path / "latents", np.random.default_rng(0))
+    path = tmp_path / "latents" / "latents.parquet"
+    assert read_map(path.parent) is not None
+    table = pq.read_table(path)
+    pq.write_table(pa.concat_tables([table, table.slice(0, 1)]), path)
+    with pytest.raises(DataError, match=r"latents\.parquet: an id stands there twice"):
+        read_map(path.parent)
 
 
 def test_curves(tmp_path: Path) -> None:
